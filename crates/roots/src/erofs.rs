@@ -1,0 +1,150 @@
+//! Layers as EROFS mounts: a metadata index whose data devices are the layer tars.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::fd::{AsFd as _, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+
+use rustix::mount::{
+    FsMountFlags, FsOpenFlags, MountAttrFlags, OpenTreeFlags, fsconfig_create, fsconfig_set_flag,
+    fsconfig_set_string, fsmount, fsopen, open_tree,
+};
+
+use crate::overlay::kernel_messages;
+use crate::{LayerMounts, LayerSource, RootsError};
+
+/// How many layers are kept mounted. Each costs one descriptor and one superblock.
+const KEPT: usize = 512;
+
+/// Mounts layers by the kernel's EROFS, file-backed and without loop devices. Keeps what it mounted, so
+/// that all sandboxes of an image share one superblock, and one page cache, for each layer.
+#[derive(Debug, Default)]
+pub struct ErofsMounts {
+    kept: Mutex<Kept>,
+}
+
+#[derive(Debug, Default)]
+struct Kept {
+    mounts: HashMap<PathBuf, KeptMount>,
+    clock: u64,
+}
+
+#[derive(Debug)]
+struct KeptMount {
+    mount: OwnedFd,
+    devices: Vec<PathBuf>,
+    /// Device, inode and length of the index: another file at the same path is another layer.
+    identity: (u64, u64, u64),
+    used: u64,
+}
+
+impl ErofsMounts {
+    /// An empty set of mounts.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// How many layers are kept mounted.
+    pub fn kept(&self) -> usize {
+        self.lock().mounts.len()
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Kept> {
+        // Every change of the map is one call, so a panic elsewhere leaves it whole.
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl LayerMounts for ErofsMounts {
+    fn mount(&self, layer: &LayerSource) -> Result<OwnedFd, RootsError> {
+        let identity = identity(&layer.index)?;
+        {
+            let mut kept = self.lock();
+            kept.clock += 1;
+            let now = kept.clock;
+            if let Some(found) = kept.mounts.get_mut(&layer.index)
+                && found.identity == identity
+                && found.devices == layer.devices
+            {
+                found.used = now;
+                return clone(found.mount.as_fd(), &layer.index);
+            }
+        }
+        // Two threads may both come here for one layer: each then has a superblock, one is kept.
+        let mount = mount(layer)?;
+        let given = clone(mount.as_fd(), &layer.index)?;
+        let mut kept = self.lock();
+        let used = kept.clock;
+        kept.mounts.insert(
+            layer.index.clone(),
+            KeptMount { mount, devices: layer.devices.clone(), identity, used },
+        );
+        if kept.mounts.len() > KEPT
+            && let Some(oldest) =
+                kept.mounts.iter().min_by_key(|(_, kept)| kept.used).map(|(index, _)| index.clone())
+        {
+            kept.mounts.remove(&oldest);
+        }
+        Ok(given)
+    }
+
+    fn forget(&self, index: &Path) {
+        self.lock().mounts.remove(index);
+    }
+}
+
+fn identity(index: &Path) -> Result<(u64, u64, u64), RootsError> {
+    let found = fs::metadata(index).map_err(|source| RootsError::Io {
+        action: "look at the layer index",
+        path: index.to_owned(),
+        source,
+    })?;
+    Ok((found.dev(), found.ino(), found.len()))
+}
+
+fn mount(layer: &LayerSource) -> Result<OwnedFd, RootsError> {
+    let context = fsopen("erofs", FsOpenFlags::FSOPEN_CLOEXEC)
+        .map_err(|error| fail(layer, "fsopen(erofs)", String::new(), error))?;
+    let explain = |step: &'static str| {
+        let context = context.as_fd();
+        move |error: rustix::io::Errno| fail(layer, step, kernel_messages(context), error)
+    };
+    fsconfig_set_string(&context, "source", layer.index.as_path())
+        .map_err(explain("fsconfig(source)"))?;
+    for device in &layer.devices {
+        fsconfig_set_string(&context, "device", device.as_path())
+            .map_err(explain("fsconfig(device)"))?;
+    }
+    fsconfig_set_flag(&context, "ro").map_err(explain("fsconfig(ro)"))?;
+    fsconfig_create(&context).map_err(explain("fsconfig(create)"))?;
+    fsmount(
+        &context,
+        FsMountFlags::FSMOUNT_CLOEXEC,
+        MountAttrFlags::MOUNT_ATTR_RDONLY | MountAttrFlags::MOUNT_ATTR_NODEV,
+    )
+    .map_err(explain("fsmount"))
+}
+
+fn clone(mount: BorrowedFd<'_>, index: &Path) -> Result<OwnedFd, RootsError> {
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    open_tree(mount, "", flags).map_err(|error| RootsError::Layer {
+        index: index.to_owned(),
+        step: "open_tree",
+        kernel: String::new(),
+        source: error.into(),
+    })
+}
+
+fn fail(
+    layer: &LayerSource,
+    step: &'static str,
+    kernel: String,
+    error: rustix::io::Errno,
+) -> RootsError {
+    RootsError::Layer { index: layer.index.clone(), step, kernel, source: io::Error::from(error) }
+}

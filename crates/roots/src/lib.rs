@@ -1,0 +1,25 @@
+//! The root file system of a sandbox: one overlay of read-only layers below and one private upper above.
+//!
+//! Owns: the mounts of layers ([`LayerMounts`]), the uppers ([`UpperStore`]), the overlay that joins
+//! them, and the layer of mount points that lies below every image. Refuses: to know images, sandboxes
+//! or the database; to attach a mount anywhere (every mount it gives is detached, and the driver puts
+//! it where it belongs); to read what is in a layer or an upper. Blocking code only.
+#![deny(unsafe_code)]
+
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod erofs;
+mod error;
+mod layers;
+mod overlay;
+mod removal;
+mod roots;
+mod skeleton;
+mod sys;
+mod uppers;
+
+pub use erofs::ErofsMounts;
+pub use error::RootsError;
+pub use layers::{LayerMounts, LayerSource};
+pub use roots::Roots;
+pub use uppers::{DirectoryUppers, UpperStore, Usage};
