@@ -1,0 +1,122 @@
+//! The daemon's configuration: one TOML file, and an environment variable for every key.
+//!
+//! `docs/configuration.md` is the reference. Order, later wins: defaults, file, environment, and what
+//! the command line sets on the value afterwards.
+
+mod keys;
+mod load;
+
+use std::collections::BTreeMap;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use kiln_build::CatalogSource;
+use kiln_registry::RegistryConfig;
+use serde::Deserialize;
+
+pub use load::ConfigError;
+
+/// The CA bundle of Debian and its relatives.
+pub(crate) const DEBIAN_CA_BUNDLE: &str = "/etc/ssl/certs/ca-certificates.crt";
+
+/// Everything that can be set about a daemon.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// Where everything is kept.
+    pub data_dir: PathBuf,
+    /// TCP address of the API; port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// The Unix socket of the API; `kiln.sock` in the data directory when absent.
+    pub socket: Option<PathBuf>,
+    /// How the log is written.
+    pub log_format: LogFormat,
+    /// How long a sandbox may take to end in order before it is killed, in milliseconds.
+    pub stop_grace_ms: u64,
+    /// How long requests in flight may take when the daemon ends, in milliseconds.
+    pub drain_ms: u64,
+    /// How many sandboxes' worth of namespaces are kept ready.
+    pub pool_size: usize,
+    /// Limits of sandboxes that set none themselves and whose image sets none.
+    pub defaults: Defaults,
+    /// How registries are reached.
+    pub registries: RegistryConfig,
+    /// Sources of base images by catalog name, in order; they replace the built-in ones of that name.
+    pub catalog: BTreeMap<String, Vec<CatalogSource>>,
+    /// The CA bundle of the host that sandboxes are shown; Debian's, if it is there, when absent.
+    pub ca_bundle: Option<PathBuf>,
+    /// Environment variables that look like keys and are none; the daemon names them in its log.
+    #[serde(skip)]
+    pub unknown_variables: Vec<String>,
+}
+
+/// Limits of a sandbox where nothing else sets them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Defaults {
+    /// CPU time in CPUs.
+    pub vcpu: u32,
+    /// Memory in MiB.
+    pub memory_mib: u32,
+    /// Processes and threads.
+    pub pids: u32,
+}
+
+/// How the log is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LogFormat {
+    /// Lines for people.
+    #[default]
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from("/var/lib/kiln"),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7070)),
+            socket: None,
+            log_format: LogFormat::Text,
+            stop_grace_ms: 10_000,
+            drain_ms: 10_000,
+            pool_size: 4,
+            defaults: Defaults::default(),
+            registries: RegistryConfig::default(),
+            catalog: BTreeMap::new(),
+            ca_bundle: None,
+            unknown_variables: Vec::new(),
+        }
+    }
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { vcpu: 2, memory_mib: 2048, pids: 4096 }
+    }
+}
+
+impl Config {
+    /// Where the Unix socket is.
+    pub fn socket_path(&self) -> PathBuf {
+        self.socket.clone().unwrap_or_else(|| self.data_dir.join("kiln.sock"))
+    }
+
+    /// The CA bundle that sandboxes are shown, if there is one.
+    pub fn ca_bundle_path(&self) -> Option<PathBuf> {
+        let debian = || Some(PathBuf::from(DEBIAN_CA_BUNDLE)).filter(|path| path.is_file());
+        self.ca_bundle.clone().or_else(debian)
+    }
+
+    /// Where the first API key is written.
+    pub fn api_key_path(&self) -> PathBuf {
+        self.data_dir.join("api-key")
+    }
+
+    /// The directory of what does not outlive a boot: sockets, state of running sandboxes.
+    pub(crate) fn run_dir(&self) -> PathBuf {
+        self.data_dir.join("run")
+    }
+}

@@ -1,0 +1,36 @@
+//! The daemon: the HTTP API, and the services behind it that no crate below has.
+//!
+//! Owns: the routes and their description, authentication, the form of errors, the configuration, the
+//! life of sandboxes and named snapshots, and the start and the end of the daemon. Refuses: to build,
+//! pull, mount or run anything itself; to print (the binary does); and to start in a data directory
+//! that another daemon uses.
+#![forbid(unsafe_code)]
+
+mod app;
+mod auth;
+mod builds;
+mod config;
+mod doctor;
+mod error;
+mod extract;
+mod limits;
+mod lock;
+mod openapi;
+mod page;
+mod problem;
+mod removal;
+mod request_id;
+mod routes;
+mod sandboxes;
+mod server;
+mod snapshots;
+
+pub use config::{Config, ConfigError, Defaults, LogFormat};
+pub use error::ServerError;
+pub use openapi::openapi;
+pub use server::{Ready, Server};
+
+/// What the host offers to a daemon with this configuration, and what is missing. Changes nothing.
+pub fn doctor(config: &Config) -> kiln_types::api::DoctorReport {
+    doctor::report(&config.data_dir)
+}
