@@ -1,0 +1,33 @@
+//! `kiln`: the one user-facing program. Commands are thin: they call the daemon and print; `kiln serve`
+//! is the daemon itself.
+#![forbid(unsafe_code)]
+
+mod args;
+mod commands;
+mod output;
+mod progress;
+mod terminal;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let code_on_failure = match &cli.command {
+        Command::Run(_) | Command::Exec(_) | Command::Shell(_) => commands::KILN_FAILED,
+        _ => 1,
+    };
+    match commands::dispatch(cli) {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            let text = output::describe(&error);
+            // Standard error may be closed; there is nobody left to tell then.
+            let _ = writeln!(std::io::stderr(), "{text}");
+            ExitCode::from(commands::failure_code(&error, code_on_failure))
+        }
+    }
+}
