@@ -1,4 +1,4 @@
-//! Builds on a real distribution, with packages from its archive and from PyPI.
+//! Builds on a real distribution, with packages of apt and of pip.
 
 #![expect(clippy::print_stdout, reason = "a test says what it skips and how long things take")]
 

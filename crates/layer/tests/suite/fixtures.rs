@@ -6,8 +6,6 @@ use std::process::{Command, Output, Stdio};
 
 use rustix::fs::{FlockOperation, flock};
 
-const MIRROR: &str = "http://deb.debian.org/debian";
-
 fn cache() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().unwrap();
     let cache = target.join("test-fixtures");
@@ -25,7 +23,6 @@ pub(crate) fn debian_base() -> Option<PathBuf> {
             .env("SOURCE_DATE_EPOCH", "1700000000")
             .args(["--quiet", "--variant=minbase", "--format=tar", "bookworm"])
             .arg(path)
-            .arg(MIRROR)
             .stdin(Stdio::null())
             .output()
     })
@@ -41,7 +38,6 @@ impl ErofsUtils {
                 .args(["--quiet", "--mode=root", "--variant=extract", "--format=directory"])
                 .args(["--include=erofs-utils", "trixie"])
                 .arg(path)
-                .arg(MIRROR)
                 .stdin(Stdio::null())
                 .output()
         })

@@ -1,7 +1,6 @@
 //! The way out of a sandbox.
 
-use std::net::{TcpStream, ToSocketAddrs as _};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use kiln_runtime::SandboxSpec;
 
@@ -26,15 +25,6 @@ fn a_sandbox_without_network_has_its_loopback_only() {
 #[test]
 fn packages_can_be_installed() {
     if !privileged() {
-        return;
-    }
-    let mirror = "deb.debian.org:80";
-    let reachable = mirror.to_socket_addrs().is_ok_and(|mut addresses| {
-        addresses
-            .any(|address| TcpStream::connect_timeout(&address, Duration::from_secs(5)).is_ok())
-    });
-    if !reachable {
-        println!("SKIP {mirror} cannot be reached from this host");
         return;
     }
     let lab = Lab::new();
