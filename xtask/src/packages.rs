@@ -16,6 +16,7 @@ pub(crate) const TEST: &[&str] = &[
     "mmdebstrap",
     "ca-certificates",
     "busybox-static",
+    "e2fsprogs",
     "docker-registry",
     "apache2-utils",
     "openssl",
