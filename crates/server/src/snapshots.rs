@@ -70,21 +70,19 @@ impl Snapshots {
         };
         // A sandbox that has changed nothing is its image.
         let Some(sealed) = &disk.sealed.layer else {
-            self.metadata().insert_snapshot(&record).await?;
-            self.images.put_template(&name, &record.image, defaults).await?;
+            self.enter(&record, &name, defaults).await?;
             return Ok(info(record));
         };
         record.layer_size = sealed.record.size;
         let mut layers = disk.image.layers.clone();
         layers.push(sealed.record.diff_id);
-        let kept = self.keep(&disk.image, layers.clone(), defaults, &mut record).await;
+        let kept = self.keep(&disk.image, layers.clone(), &name, defaults, &mut record).await;
         let added = sealed.record.diff_id;
         drop(disk);
         if let Err(error) = kept {
             removal::discard_layers(&self.images, &self.roots, &layers, &[added]).await;
             return Err(error);
         }
-        self.images.put_template(&name, &record.image, defaults).await?;
         tracing::info!(snapshot = %record.id, sandbox = %record.sandbox, "snapshot taken");
         Ok(info(record))
     }
@@ -94,6 +92,7 @@ impl Snapshots {
         &self,
         base: &ImageRecord,
         layers: Vec<DiffId>,
+        name: &ImageName,
         defaults: TemplateDefaults,
         record: &mut SnapshotRecord,
     ) -> Result<(), ApiError> {
@@ -111,8 +110,23 @@ impl Snapshots {
             })
             .await?;
         record.image = image.digest;
-        if let Err(error) = self.metadata().insert_snapshot(record).await {
+        if let Err(error) = self.enter(record, name, defaults).await {
             self.remove_unneeded(&image).await;
+            return Err(error);
+        }
+        Ok(())
+    }
+
+    /// Writes the row, and the defaults that go with its name; both or nothing.
+    async fn enter(
+        &self,
+        record: &SnapshotRecord,
+        name: &ImageName,
+        defaults: TemplateDefaults,
+    ) -> Result<(), ApiError> {
+        self.metadata().insert_snapshot(record).await?;
+        if let Err(error) = self.images.put_template(name, &record.image, defaults).await {
+            self.metadata().remove_snapshot(&record.name).await?;
             return Err(error.into());
         }
         Ok(())
