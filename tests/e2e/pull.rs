@@ -4,6 +4,7 @@ use std::fs;
 
 use kiln_testkit::{Compression, DockerRegistry, ImageBuilder, TestImage, Tree, push, skip};
 use serde_json::json;
+use tokio::runtime::Runtime;
 
 use crate::daemon::Daemon;
 use crate::fixture::busybox;
@@ -35,15 +36,19 @@ fn config(host: &str) -> String {
     )
 }
 
+/// A registry that wants the credentials of [`config`]; `None`, and said so, where it cannot be run.
+fn private_registry(runtime: &Runtime) -> Option<DockerRegistry> {
+    let registry = runtime.block_on(DockerRegistry::start_private("alice", "secret")).unwrap();
+    if registry.is_none() {
+        skip("docker-registry or htpasswd is not installed");
+    }
+    registry
+}
+
 #[test]
 fn s2_1_an_image_of_a_private_registry_boots() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let Some(registry) =
-        runtime.block_on(DockerRegistry::start_private("alice", "secret")).unwrap()
-    else {
-        skip("docker-registry or htpasswd is not installed");
-        return;
-    };
+    let runtime = Runtime::new().unwrap();
+    let Some(registry) = private_registry(&runtime) else { return };
     let host = registry.host();
     let image = image();
     let credentials = Some(("alice", "secret"));
@@ -82,13 +87,8 @@ fn s2_1_an_image_of_a_private_registry_boots() {
 
 #[test]
 fn a_registry_that_wants_a_password_says_so() {
-    let runtime = tokio::runtime::Runtime::new().unwrap();
-    let Some(registry) =
-        runtime.block_on(DockerRegistry::start_private("alice", "secret")).unwrap()
-    else {
-        skip("docker-registry or htpasswd is not installed");
-        return;
-    };
+    let runtime = Runtime::new().unwrap();
+    let Some(registry) = private_registry(&runtime) else { return };
     let host = registry.host();
     let kiln = Daemon::start_with(&config(&host).replace("\"secret\"", "\"wrong\""));
     let refused = kiln.run(&["pull", &format!("{host}/team/app:v1")]);
