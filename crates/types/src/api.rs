@@ -9,6 +9,7 @@ mod files;
 mod image;
 mod sandbox;
 mod snapshot;
+mod store;
 mod system;
 
 pub use build::{BuildInfo, BuildRequest, BuildSource, BuildStatus};
@@ -20,6 +21,10 @@ pub use files::{FileEntry, FileKind, FileList, FileQuery};
 pub use image::{ImageInfo, ImageLayer, PullRequest, RemovedImage};
 pub use sandbox::{CreateSandbox, ResourceLimits, SandboxInfo, SandboxStatus};
 pub use snapshot::{CreateSnapshot, SnapshotInfo, SnapshotStatus};
+pub use store::{
+    Affected, Finding, FindingKind, FsckChecked, FsckReport, FsckRequest, GcItem, GcKind, GcReport,
+    GcRequest, ImageUsage, Repair, SandboxUsage, SnapshotUsage, StoreUsage, UsageParts, WayOut,
+};
 pub use system::{Check, CheckStatus, DoctorReport, Health};
 
 use serde::{Deserialize, Serialize};

@@ -6,13 +6,18 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
+use crate::printable::Printable;
+
 /// A `sha256:<64 lower-case hex>` content digest.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Digest([u8; 32]);
 
 /// Why a text is not a digest.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{value}` is not a digest: {reason}; expected `sha256:` and 64 lower-case hex digits")]
+#[error(
+    "`{}` is not a digest: {reason}; expected `sha256:` and 64 lower-case hex digits",
+    Printable(value)
+)]
 pub struct ParseDigestError {
     value: String,
     reason: &'static str,

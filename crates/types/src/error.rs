@@ -66,6 +66,8 @@ codes! {
     BaseUnavailable => 502,
     /// The registry refused or failed.
     RegistryError => 502,
+    /// The driver that was asked for is unknown, or cannot be used on the daemon's host.
+    DriverUnavailable => 422,
     /// The sandbox's agent does not answer.
     AgentUnavailable => 503,
     /// No disk space is left for this.

@@ -6,6 +6,7 @@ use utoipa::ToSchema;
 
 use crate::api::BuildStatus;
 use crate::digest::Digest;
+use crate::error::ErrorCode;
 
 /// One numbered event of a build's log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -72,6 +73,11 @@ pub enum BuildEventKind {
     },
 }
 
+/// The code of failures that were written down without one.
+fn build_failed() -> ErrorCode {
+    ErrorCode::BuildFailed
+}
+
 /// One of a process's two output streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
@@ -85,6 +91,9 @@ pub enum OutputStream {
 /// Why a build failed: enough to act on without reading the whole log.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct BuildFailure {
+    /// The stable code: `build_failed` when a step did not do its work, else that of the cause.
+    #[serde(default = "build_failed")]
+    pub code: ErrorCode,
     /// The failed step, from 1; absent when the build failed outside of a step (no base, …).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub step: Option<u32>,

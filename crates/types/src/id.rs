@@ -6,9 +6,11 @@ use std::str::FromStr;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use uuid::Uuid;
 
+use crate::printable::Printable;
+
 /// Why a text is not an id of the wanted kind.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{value}` is not a {kind} id; expected `{prefix}_` and 32 hex digits")]
+#[error("`{}` is not a {kind} id; expected `{prefix}_` and 32 hex digits", Printable(value))]
 pub struct ParseIdError {
     value: String,
     kind: &'static str,

@@ -12,6 +12,8 @@ pub mod digest;
 pub mod error;
 pub mod event;
 pub mod id;
+pub mod json;
+mod printable;
 pub mod reference;
 pub mod template;
 

@@ -4,10 +4,11 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::digest::Digest;
+use crate::printable::Printable;
 
 /// Why a text is not a reference or a name.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("`{value}` is not {what}: {reason}")]
+#[error("`{}` is not {what}: {}", Printable(value), Printable(reason))]
 pub struct ParseReferenceError {
     value: String,
     what: &'static str,

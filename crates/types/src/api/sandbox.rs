@@ -24,6 +24,9 @@ pub struct CreateSandbox {
     /// Limits; the template's, or the configured defaults, where absent.
     #[serde(default)]
     pub limits: ResourceLimits,
+    /// The driver that is to run it (`native`, `runc`, `crun`, `runsc`); the configured one when absent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
 }
 
 /// What a sandbox may use.
@@ -39,6 +42,10 @@ pub struct ResourceLimits {
     /// Number of processes and threads.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub pids: Option<u32>,
+    /// Size of the disk that takes what the sandbox changes, in MiB. One file for each 16 KiB of it.
+    /// In a sandbox's own description it is absent where the host does not bound disks.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub disk_mib: Option<u32>,
 }
 
 /// A sandbox.
@@ -62,6 +69,9 @@ pub struct SandboxInfo {
     pub env: BTreeMap<String, String>,
     /// Its limits, in force.
     pub limits: ResourceLimits,
+    /// The driver that runs it.
+    #[serde(default = "native")]
+    pub driver: String,
     /// Its address in the host's sandbox network, while it runs.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub address: Option<String>,
@@ -71,6 +81,11 @@ pub struct SandboxInfo {
     /// Why it is not running, when it stopped by itself or failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
+}
+
+/// What runs sandboxes where nothing else is said, as by daemons from before there was a choice.
+fn native() -> String {
+    "native".to_owned()
 }
 
 /// The state of a sandbox.
