@@ -14,11 +14,12 @@ type Check = fn(&dyn BlobStore);
 /// # Panics
 /// With what the store did wrong.
 pub fn run(make: impl Fn() -> Box<dyn BlobStore>) {
-    let checks: [(&str, Check); 9] = [
+    let checks: [(&str, Check); 10] = [
         ("blobs of any size come back whole", sizes),
         ("content other than announced is refused", wrong_digest),
         ("what is missing is not found", missing),
         ("the size is proved", prove),
+        ("a blob is verified byte by byte", verified),
         ("a dropped writer leaves nothing", dropped),
         ("a writer's file can be read while it is written", read_back),
         ("committing again keeps one blob", again),
@@ -106,6 +107,18 @@ fn prove(store: &dyn BlobStore) {
         }
         other => panic!("{other:?}"),
     }
+}
+
+fn verified(store: &dyn BlobStore) {
+    for size in [0, 1, (1 << 20) - 1, 1 << 20, (3 << 20) + 17] {
+        let digest = store.put(&content(size)).expect("put").digest;
+        let mut seen = 0;
+        let found = store.verify(&digest, &mut |more| seen += more).expect("verify");
+        assert_eq!((found, seen), (size as u64, size as u64));
+    }
+    let missing = Digest::of("never stored");
+    let error = store.verify(&missing, &mut |_| {}).expect_err("verify");
+    assert!(matches!(error, ContentError::NotFound { digest } if digest == missing));
 }
 
 fn dropped(store: &dyn BlobStore) {

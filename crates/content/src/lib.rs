@@ -9,6 +9,7 @@ pub mod conformance;
 mod error;
 mod local;
 mod store;
+mod verify;
 
 pub use error::ContentError;
 pub use local::LocalStore;

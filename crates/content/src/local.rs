@@ -4,6 +4,7 @@
 //! A blob gets its name only when its bytes are durable, and its writer returns only when the name is.
 
 mod session;
+mod writeback;
 mod writer;
 
 use std::fs::{self, File};
@@ -146,6 +147,7 @@ impl BlobStore for LocalStore {
 
     fn remove(&self, digest: &Digest) -> Result<(), ContentError> {
         let path = self.path(digest);
+        kiln_failpoint::reach("blob.remove").map_err(|source| failed("remove", &path, source))?;
         // Not synced: a removal that a crash undoes leaves a blob that no row speaks of.
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {

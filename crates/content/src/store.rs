@@ -61,6 +61,12 @@ pub trait BlobStore: Send + Sync + fmt::Debug {
     /// its bytes are not what was stored, `TooLarge` when it is larger.
     fn read(&self, digest: &Digest) -> Result<Vec<u8>, ContentError>;
 
+    /// Reads a whole blob of any size, in constant memory, and gives its size: `Corrupt` when its bytes
+    /// are not what was stored. `progress` is told how many more bytes were read.
+    fn verify(&self, digest: &Digest, progress: &mut dyn FnMut(u64)) -> Result<u64, ContentError> {
+        crate::verify::verify(&self.open(digest)?, &self.path(digest), digest, progress)
+    }
+
     /// The path of a blob on this host, for the kernel to mount from.
     fn path(&self, digest: &Digest) -> PathBuf;
 

@@ -10,6 +10,7 @@ use kiln_types::Digest;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
 use sha2::{Digest as _, Sha256};
 
+use super::writeback::Writeback;
 use super::{Inner, failed};
 use crate::{BlobInfo, BlobWriter, ContentError};
 
@@ -27,6 +28,7 @@ pub(super) struct LocalWriter {
     /// Where in the file `pending` goes. Writes name their place, so that readers of the same file
     /// description may move its position, and a failed write may be tried again.
     written: u64,
+    writeback: Writeback,
 }
 
 impl LocalWriter {
@@ -39,7 +41,18 @@ impl LocalWriter {
             .mode(0o600)
             .open(&path)
             .map_err(|source| failed("create", &path, source))?;
-        Ok(Self { store, path, file, hash: Sha256::new(), pending: Vec::new(), written: 0 })
+        let writer = Self {
+            store,
+            path,
+            file,
+            hash: Sha256::new(),
+            pending: Vec::new(),
+            written: 0,
+            writeback: Writeback::default(),
+        };
+        kiln_failpoint::reach("blob.created")
+            .map_err(|source| failed("create", &writer.path, source))?;
+        Ok(writer)
     }
 
     /// Writes all of `bytes`.
@@ -48,7 +61,7 @@ impl LocalWriter {
     }
 
     /// Gives the file the name of its content.
-    fn publish(&self, digest: &Digest, size: u64) -> Result<(), ContentError> {
+    fn publish(&mut self, digest: &Digest, size: u64) -> Result<(), ContentError> {
         let target = self.store.blob(digest);
         match self.store.info(digest) {
             Ok(info) if info.size == size => return Ok(()),
@@ -62,6 +75,7 @@ impl LocalWriter {
             Err(error) => return Err(error),
         }
         self.make_durable()?;
+        kiln_failpoint::reach("blob.synced").map_err(|source| failed("store", &target, source))?;
         match renameat_with(CWD, &self.path, CWD, &target, RenameFlags::NOREPLACE) {
             // Somebody else stored the same content meanwhile.
             Ok(()) | Err(rustix::io::Errno::EXIST) => Ok(()),
@@ -69,9 +83,10 @@ impl LocalWriter {
         }
     }
 
-    fn make_durable(&self) -> Result<(), ContentError> {
-        self.file
-            .set_permissions(Permissions::from_mode(0o400))
+    fn make_durable(&mut self) -> Result<(), ContentError> {
+        kiln_failpoint::reach("blob.written")
+            .and_then(|()| self.writeback.finish())
+            .and_then(|()| self.file.set_permissions(Permissions::from_mode(0o400)))
             .and_then(|()| self.file.sync_all())
             .map_err(|source| failed("sync", &self.path, source))
     }
@@ -85,6 +100,7 @@ impl Write for LocalWriter {
         let accepted = if bytes.len() >= BUFFER {
             let count = self.file.write_at(bytes, self.written)?;
             self.written += count as u64;
+            self.writeback.progress(&self.file, self.written);
             count
         } else {
             self.pending.extend_from_slice(bytes);
@@ -95,9 +111,11 @@ impl Write for LocalWriter {
     }
 
     fn flush(&mut self) -> io::Result<()> {
+        kiln_failpoint::reach("blob.flush")?;
         self.file.write_all_at(&self.pending, self.written)?;
         self.written += self.pending.len() as u64;
         self.pending.clear();
+        self.writeback.progress(&self.file, self.written);
         Ok(())
     }
 }
@@ -122,7 +140,10 @@ impl BlobWriter for LocalWriter {
         }
         self.flush().map_err(|source| failed("write", &self.path, source))?;
         self.publish(&found, self.written)?;
+        kiln_failpoint::reach("blob.named")
+            .map_err(|source| failed("store", &self.path, source))?;
         self.store.sync_shard(&found)?;
+        kiln_failpoint::pass("blob.durable");
         Ok(BlobInfo { digest: found, size: self.written })
     }
 }
