@@ -212,6 +212,14 @@ pub enum EntryProblem {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// An xattr whose value the kernel would not take.
+    #[error("its xattr `{name}` {problem}")]
+    Xattr {
+        /// The xattr.
+        name: String,
+        /// What is wrong with its value.
+        problem: &'static str,
+    },
     /// A whiteout that names nothing that could be hidden.
     #[error("the whiteout names nothing that a layer can hide")]
     Whiteout,

@@ -8,12 +8,14 @@ use crate::erofs::BLOCK;
 use crate::error::LayerError;
 use crate::tree::{Dropped, LayerTree};
 
+mod check;
 mod layout;
 mod lower;
 mod plan;
 mod reader;
 mod write;
 
+pub use check::Totals;
 pub use reader::{EntryKind, Extent, Index, IndexEntry, Walk};
 
 /// What becomes of device nodes (other than 0:0, which never gets this far).

@@ -28,18 +28,20 @@ impl<'r> Inflated<'r> {
 /// Wraps `input` in the decompressor that its first bytes ask for.
 pub(crate) fn inflate<'r>(input: impl Read + 'r) -> Result<Inflated<'r>, LayerError> {
     let consumed = Rc::new(Cell::new(0));
-    let mut counted = Counted { inner: input, count: Rc::clone(&consumed) };
+    let failed = Rc::new(Cell::new(false));
+    let mut counted =
+        Counted { inner: input, count: Rc::clone(&consumed), failed: Rc::clone(&failed) };
     let read_error = |source| LayerError::ReadInput { offset: 0, source };
     let magic = first_bytes(&mut counted).map_err(read_error)?;
     let rest = BufReader::with_capacity(INPUT_BUFFER, counted);
     let input = Cursor::new(magic.clone()).chain(rest);
     let (reader, compressed): (Box<dyn Read + 'r>, bool) = match magic[..] {
         [] => return Err(LayerError::NotAnArchive("it is empty")),
-        [0x1f, 0x8b, ..] => (Box::new(MultiGzDecoder::new(input)), true),
+        [0x1f, 0x8b, ..] => (Box::new(Decoded { inner: MultiGzDecoder::new(input), failed }), true),
         // A data frame, or one of the sixteen skippable frames that may come first (RFC 8878).
         [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => {
             let decoder = zstd::stream::read::Decoder::with_buffer(input).map_err(read_error)?;
-            (Box::new(decoder), true)
+            (Box::new(Decoded { inner: decoder, failed }), true)
         }
         [b'B', b'Z', b'h', ..] => {
             return Err(LayerError::NotAnArchive(
@@ -66,12 +68,32 @@ fn first_bytes(input: &mut impl Read) -> io::Result<Vec<u8>> {
 struct Counted<R> {
     inner: R,
     count: Rc<Cell<u64>>,
+    /// Whether `inner` gave an error, so that what the decompressor says is not its own finding.
+    failed: Rc<Cell<bool>>,
 }
 
 impl<R: Read> Read for Counted<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        let read = self.inner.read(buffer)?;
+        let read = self.inner.read(buffer).inspect_err(|error| {
+            self.failed.set(error.kind() != io::ErrorKind::Interrupted);
+        })?;
         self.count.set(self.count.get() + read as u64);
         Ok(read)
+    }
+}
+
+/// A decompressor whose own errors have the kind `InvalidData`; zstd's have none that tells.
+struct Decoded<R> {
+    inner: R,
+    failed: Rc<Cell<bool>>,
+}
+
+impl<R: Read> Read for Decoded<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.inner.read(buffer).map_err(|error| match error.kind() {
+            io::ErrorKind::Interrupted => error,
+            _ if self.failed.get() => error,
+            _ => io::Error::new(io::ErrorKind::InvalidData, error),
+        })
     }
 }

@@ -25,8 +25,8 @@ mod upper;
 pub use attributes::{Mtime, Xattr};
 pub use error::{EntryProblem, LayerError};
 pub use index::{
-    DevicePolicy, EntryKind, Extent, Index, IndexEntry, IndexInfo, IndexOptions, Walk, write_index,
-    write_index_with,
+    DevicePolicy, EntryKind, Extent, Index, IndexEntry, IndexInfo, IndexOptions, Totals, Walk,
+    write_index, write_index_with,
 };
 pub use limits::Limits;
 pub use read::{ReadLayer, read_layer, read_layer_hashed, read_tar_file, read_tar_tree};

@@ -19,7 +19,7 @@ pub struct Limits {
     pub pax_bytes: u64,
     /// Bytes of the uncompressed tar. The index addresses at most 2 TiB.
     pub tar_bytes: u64,
-    /// Bytes that come out of the decompressor for one byte that goes in.
+    /// Bytes that come out of the decompressor for one byte that goes in. The most that gzip can do is 1032.
     pub inflate_ratio: u64,
     /// Output up to which the ratio is not looked at.
     pub inflate_free_bytes: u64,
@@ -36,7 +36,7 @@ impl Default for Limits {
             xattr_bytes: 128 << 10,
             pax_bytes: 1 << 20,
             tar_bytes: 1 << 40,
-            inflate_ratio: 2000,
+            inflate_ratio: 250,
             inflate_free_bytes: 1 << 30,
         }
     }

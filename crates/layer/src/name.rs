@@ -2,6 +2,9 @@
 
 use std::fmt::{self, Write as _};
 
+/// Longest name that Linux file systems and the index can hold.
+pub(crate) const NAME_MAX: usize = 255;
+
 /// Bytes that are shown with everything escaped that a terminal or a log could trip over.
 pub(crate) struct Printable<'a>(pub(crate) &'a [u8]);
 

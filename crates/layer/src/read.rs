@@ -57,6 +57,7 @@ pub fn read_layer_hashed<W: Write>(
     let tree = read_members(&mut source, limits)?;
     let (tar_size, tar_out) =
         source.rest().map_err(|error| error.at_entry(b"(behind the last)"))?;
+    not_empty(tar_size)?;
     Ok(ReadLayer { diff_id: digest(&tar_out), tar_size, tree })
 }
 
@@ -85,7 +86,13 @@ fn read_stream(
     let tree = read_members(&mut source, limits)?;
     let (diff_id, tar_size) =
         source.finish().map_err(|error| error.at_entry(b"(behind the last)"))?;
+    not_empty(tar_size)?;
     Ok(ReadLayer { diff_id, tar_size, tree })
+}
+
+/// Compressed, nothing at all has some bytes; it is no tar all the same.
+fn not_empty(tar_size: u64) -> Result<(), LayerError> {
+    if tar_size == 0 { Err(LayerError::NotAnArchive("it is empty")) } else { Ok(()) }
 }
 
 fn read_members(source: &mut impl Source, limits: &Limits) -> Result<LayerTree, LayerError> {
@@ -133,7 +140,7 @@ fn next_member(
                 if source.fill(&mut data)? < whole {
                     return Err(members.pending_error(EntryProblem::Truncated));
                 }
-                members.extension(&data[..len as usize]);
+                members.extension(&data, len as usize);
             }
             Step::Member(member) => return Ok(Some((*member, source.position()))),
         }

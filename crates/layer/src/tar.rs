@@ -78,6 +78,7 @@ impl Members {
         header.verify_checksum().map_err(fail)?;
         match header.typeflag() {
             typeflag @ (b'x' | b'g' | b'L' | b'K') => {
+                header.verify_numbers().map_err(fail)?;
                 let size = header.size().map_err(fail)?;
                 if size > self.longest_extension {
                     return Err(fail(EntryProblem::Limit {
@@ -105,9 +106,16 @@ impl Members {
         }
     }
 
-    /// Takes the data of the extension header that [`Members::header`] announced.
-    pub(crate) fn extension(&mut self, data: &[u8]) {
+    /// Takes the data of the extension header that [`Members::header`] announced: `len` bytes and padding.
+    pub(crate) fn extension(&mut self, padded: &[u8], len: usize) {
         let typeflag = self.expected.take().expect("the caller follows the steps");
+        let (data, padding) = padded.split_at(len);
+        // Other tools read such a name up to the first NUL, be it beyond the size.
+        let runs_on = !data.contains(&0) && padding.first().is_some_and(|byte| *byte != 0);
+        if matches!(typeflag, b'L' | b'K') && runs_on {
+            let problem = "a GNU long name goes on behind its size".to_owned();
+            self.failed.get_or_insert(EntryProblem::Extension(problem));
+        }
         if let Err(problem) = self.extensions.add(typeflag, data) {
             self.failed.get_or_insert(problem);
         }

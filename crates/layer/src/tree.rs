@@ -7,8 +7,10 @@ use crate::attributes::Attributes;
 
 mod apply;
 mod whiteout;
+mod xattrs;
 
 pub(crate) use apply::Applier;
+pub(crate) use whiteout::{Meaning, meaning};
 
 /// A layer's changes as a tree: what it adds, what it hides, and which directories it only implies.
 #[derive(Debug)]
@@ -37,7 +39,8 @@ impl LayerTree {
     ///
     /// If so, the index belongs to the *chain* (key it by chainID); if not, to the layer (diffID).
     pub fn needs_parents(&self) -> bool {
-        self.root.needs_parents(false)
+        // An opaque root has to name what it hides; see `Planner::settle_root`.
+        self.root.opaque || self.root.needs_parents(false)
     }
 
     /// What was left out of the tree although the archive holds it: the first thousand of

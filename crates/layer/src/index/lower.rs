@@ -1,5 +1,7 @@
 //! The layers below, seen as overlayfs shows them.
 
+use std::collections::BTreeSet;
+
 use super::reader::{EntryKind, Index, IndexEntry};
 use crate::error::LayerError;
 
@@ -62,6 +64,20 @@ impl<'p> Lower<'p> {
             }
         }
         Ok((!merged.is_empty()).then_some(LowerEntry::Directory(LowerDirectory(merged))))
+    }
+
+    /// The names in `directory`, those that a whiteout hides included.
+    pub(crate) fn names(
+        &self,
+        directory: &LowerDirectory,
+    ) -> Result<BTreeSet<Vec<u8>>, LayerError> {
+        let mut names = BTreeSet::new();
+        for &(layer, nid) in &directory.0 {
+            let index = self.layers[layer];
+            let children = index.children(nid).map_err(|damage| index.damaged(damage))?;
+            names.extend(children.into_iter().map(|(name, _)| name.to_vec()));
+        }
+        Ok(names)
     }
 
     /// Blocks of a tar that `layer` refers to.

@@ -112,11 +112,14 @@ pub(crate) fn plan<'t>(
         leaf_of_lower: HashMap::new(),
         moves: Vec::new(),
         links: Vec::new(),
+        steps: 0,
+        made: 0,
     };
     planner.add_root(root)?;
     planner.merge(0, &tree.root)?;
     planner.settle_moves()?;
     planner.settle_links()?;
+    planner.settle_root()?;
     Ok(planner.plan)
 }
 
@@ -131,6 +134,10 @@ struct Planner<'t, 'p> {
     leaf_of_lower: HashMap<(usize, u64), usize>,
     moves: Vec<merge::Move<'t>>,
     links: Vec<merge::Link<'t>>,
+    /// Names that were looked up on the ways through symlinks.
+    steps: u64,
+    /// Directories that were made because symlinks lead to them.
+    made: usize,
 }
 
 impl<'t> Planner<'t, '_> {

@@ -24,7 +24,7 @@ pub struct Index {
     inodes: u64,
     devices: Vec<DiffId>,
     /// Their sizes in blocks.
-    device_blocks: Vec<u32>,
+    pub(super) device_blocks: Vec<u32>,
     path: PathBuf,
 }
 
@@ -180,7 +180,7 @@ impl Index {
     }
 
     /// Names and inode numbers of a directory, without `.` and `..`, in order.
-    fn children(&self, nid: u64) -> Result<Vec<(&[u8], u64)>, Damage> {
+    pub(super) fn children(&self, nid: u64) -> Result<Vec<(&[u8], u64)>, Damage> {
         let (offset, raw) = self.raw(nid)?;
         let mut children: Vec<(&[u8], u64)> = Vec::new();
         for block in 0..raw.size.div_ceil(BLOCK) {
@@ -310,10 +310,14 @@ impl Walk<'_> {
         let index = self.index;
         // Every name takes twelve bytes and one more of the index.
         let left = self.left.get_or_insert(index.bytes.len() as u64 / 13 + 1);
-        *left = left.checked_sub(1).ok_or_else(|| Damage::new("its directories form a loop"))?;
         let entry = index.entry(nid)?;
         if entry.kind == EntryKind::Directory {
             let children = index.children(nid)?;
+            // Counted as they are found: directories that hold each other would fill the memory before the
+            // walk comes to its bound.
+            *left = left
+                .checked_sub(children.len() as u64)
+                .ok_or_else(|| Damage::new("its directories form a loop"))?;
             let children = children.into_iter().rev();
             self.stack
                 .extend(children.map(|(name, nid)| (path.join(OsStr::from_bytes(name)), nid)));

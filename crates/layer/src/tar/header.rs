@@ -93,6 +93,22 @@ impl<'b> Header<'b> {
         self.number("mtime", 136..148)
     }
 
+    /// Whether every field that is to be a number is one, also those that nothing is taken from: there are
+    /// tools for which the archive ends at a header that has one that is not.
+    pub(crate) fn verify_numbers(&self) -> Result<(), EntryProblem> {
+        for (name, range) in [
+            ("mode", 100..108),
+            ("uid", 108..116),
+            ("gid", 116..124),
+            ("devmajor", 329..337),
+            ("devminor", 337..345),
+        ] {
+            self.unsigned::<u32>(name, range)?;
+        }
+        self.size()?;
+        self.mtime().map(drop)
+    }
+
     pub(crate) fn device(&self) -> Result<(u32, u32), EntryProblem> {
         Ok((self.unsigned("devmajor", 329..337)?, self.unsigned("devminor", 337..345)?))
     }

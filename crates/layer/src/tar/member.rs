@@ -137,6 +137,7 @@ impl Extensions {
         let link =
             merge("linkpath", pax.link, self.gnu_link)?.unwrap_or_else(|| header.link().to_vec());
         let size = pax.size.map_or_else(|| header.size(), Ok)?;
+        header.verify_numbers()?;
         let kind = kind(header, &path, link, size, (pax.major, pax.minor))?;
         if size > 0 && kind != MemberKind::File {
             return Err(EntryProblem::UnexpectedData(size));
@@ -179,28 +180,24 @@ impl Pax {
             self.sparse = true;
             return Ok(());
         }
-        // POSIX: an empty value takes back the record's effect; the header's own field counts.
-        let text = (!value.is_empty()).then_some(value);
+        if value.is_empty() && CHANGING.contains(&key) {
+            // POSIX: the record takes back an earlier one. Tools take it for an empty name, or for 0.
+            let key = Printable(key);
+            return Err(EntryProblem::Extension(format!("its record `{key}` is empty")));
+        }
         let id = || {
-            text.map(|text| number::decimal(text).and_then(|id| u32::try_from(id).ok()))
-                .map(|id| id.ok_or_else(number))
-                .transpose()
+            let id = number::decimal(value).and_then(|id| u32::try_from(id).ok());
+            id.map(Some).ok_or_else(number)
         };
         match key {
-            b"path" => self.path = text.map(<[u8]>::to_vec),
-            b"linkpath" => self.link = text.map(<[u8]>::to_vec),
-            b"size" => {
-                let size = text.map(|text| number::decimal(text).ok_or_else(number));
-                self.size = size.transpose()?;
-            }
+            b"path" => self.path = Some(value.to_vec()),
+            b"linkpath" => self.link = Some(value.to_vec()),
+            b"size" => self.size = Some(number::decimal(value).ok_or_else(number)?),
             b"uid" => self.uid = id()?,
             b"gid" => self.gid = id()?,
             b"SCHILY.devmajor" => self.major = id()?,
             b"SCHILY.devminor" => self.minor = id()?,
-            b"mtime" => {
-                let mtime = text.map(|text| number::time(text).ok_or_else(number));
-                self.mtime = mtime.transpose()?;
-            }
+            b"mtime" => self.mtime = Some(number::time(value).ok_or_else(number)?),
             b"SCHILY.acl.access" | b"SCHILY.acl.default" | b"SCHILY.acl.ace" => self
                 .ignored
                 .push(format!("`{}`: an access control list in text form", Printable(key))),
@@ -214,25 +211,25 @@ impl Pax {
     }
 }
 
+/// Keywords that change an entry.
+const CHANGING: [&[u8]; 9] = [
+    b"path",
+    b"linkpath",
+    b"size",
+    b"uid",
+    b"gid",
+    b"mtime",
+    b"SCHILY.devmajor",
+    b"SCHILY.devminor",
+    b"SCHILY.realsize",
+];
+
 /// Refuses global headers that would change entries: some tools apply them, others do not.
 fn check_global(data: &[u8]) -> Result<(), EntryProblem> {
-    const CHANGING: [&[u8]; 10] = [
-        b"path",
-        b"linkpath",
-        b"size",
-        b"uid",
-        b"gid",
-        b"mtime",
-        b"SCHILY.xattr.",
-        b"SCHILY.dev",
-        b"SCHILY.realsize",
-        b"GNU.sparse.",
-    ];
+    const PREFIXES: [&[u8]; 2] = [b"SCHILY.xattr.", b"GNU.sparse."];
     for (key, _) in pax::records(data)? {
-        let changes = CHANGING.iter().any(|changing| match changing.last() {
-            Some(b'.' | b'v') => key.starts_with(changing),
-            _ => key == *changing,
-        });
+        let changes =
+            CHANGING.contains(&key) || PREFIXES.iter().any(|start| key.starts_with(start));
         if changes {
             return Err(EntryProblem::GlobalOverride(Printable(key).to_string()));
         }

@@ -30,7 +30,8 @@ fn split(data: &[u8]) -> Option<(Record<'_>, &[u8])> {
     let (record, rest) = data.split_at(len);
     let body = record[space + 1..].strip_suffix(b"\n")?;
     let equals = body.iter().position(|byte| *byte == b'=')?;
-    if equals == 0 {
+    // Tools written in C end a keyword at a NUL.
+    if equals == 0 || body[..equals].contains(&0) {
         return None;
     }
     Some(((&body[..equals], &body[equals + 1..]), rest))
@@ -105,6 +106,7 @@ mod tests {
             b"5 a=b\n",
             b"7 a=b\n",
             b"6 =bc\n",
+            b"6 \0=b\n",
             b"6 abc\n",
             b"0 a=b\n",
             b"-6 a=b\n",

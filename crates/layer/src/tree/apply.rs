@@ -3,15 +3,13 @@
 use std::sync::Arc;
 
 use super::whiteout::{Meaning, meaning};
+use super::xattrs;
 use super::{Child, DROPPED_LISTED, Directory, Dropped, Inode, InodeKind, LayerTree, What};
 use crate::attributes::{Attributes, Xattr};
 use crate::error::{EntryProblem, LayerError};
 use crate::limits::Limits;
-use crate::name::{Printable, components, join};
+use crate::name::{NAME_MAX, Printable, components, join};
 use crate::tar::{Member, MemberKind};
-
-/// Longest name that Linux file systems and the index can hold.
-const NAME_MAX: usize = 255;
 
 /// Trees are walked by recursion; this many levels fit any stack.
 const DEPTH_MAX: usize = 2048;
@@ -242,7 +240,7 @@ impl<'l> Applier<'l> {
         }
         let mut xattrs: Vec<Xattr> = Vec::with_capacity(member.xattrs.len());
         for xattr in &member.xattrs {
-            match refused_xattr(xattr) {
+            match xattrs::reason_to_drop(xattr) {
                 Some(reason) => {
                     self.drop(member, &format!("xattr `{}`: {reason}", Printable(&xattr.name)));
                 }
@@ -254,6 +252,7 @@ impl<'l> Applier<'l> {
         xattrs.reverse();
         xattrs.dedup_by(|later, kept| later.name == kept.name);
         xattrs.reverse();
+        xattrs::check(&xattrs, member.kind == MemberKind::Directory)?;
         let Member { mode, uid, gid, mtime, .. } = *member;
         Ok(Attributes { mode, uid, gid, mtime, xattrs })
     }
@@ -324,21 +323,4 @@ impl Child {
     fn empty() -> Self {
         Self { hides_lower: false, what: None, seq: 0 }
     }
-}
-
-/// Why an xattr is not taken over.
-fn refused_xattr(xattr: &Xattr) -> Option<&'static str> {
-    const PLAIN: [&[u8]; 2] = [b"user.", b"security."];
-    if xattr.name.starts_with(b"trusted.") {
-        return Some("a layer may not set attributes that the host trusts");
-    }
-    let suffix = PLAIN.iter().find_map(|prefix| xattr.name.strip_prefix(*prefix));
-    let known = match suffix {
-        Some(suffix) => !suffix.is_empty() && xattr.name.len() <= NAME_MAX,
-        None => matches!(&xattr.name[..], b"system.posix_acl_access" | b"system.posix_acl_default"),
-    };
-    if !known {
-        return Some("its name space has no form in the index");
-    }
-    (xattr.value.len() > usize::from(u16::MAX)).then_some("its value is longer than 65535 bytes")
 }

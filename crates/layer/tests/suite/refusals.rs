@@ -24,6 +24,12 @@ fn refused_entries_are_named() {
     let mut old_device = tar::Header::new_old();
     old_device.as_old_mut().name[..3].copy_from_slice(b"dev");
     old_device.as_old_mut().linkflag = *b"3";
+    let mut extended = header(EntryType::XHeader, b"PaxHeaders");
+    extended.as_old_mut().mode = *b"0000899\0";
+    let mut short_long_name = header(EntryType::GNULongName, b"././@LongLink");
+    short_long_name.set_size(3);
+    short_long_name.set_cksum();
+    let short_long_name = *short_long_name.as_bytes();
     let long = |len| "x".repeat(len);
     let a = Archive::new;
     let typed = |flag: u8| a().entry(header(EntryType::new(flag), b"odd"), b"");
@@ -68,7 +74,21 @@ fn refused_entries_are_named() {
             "p",
             "record",
         ),
+        ("empty PAX path", a().pax(&[(b"path", b"")]).file("p", b""), "p", "`path` is empty"),
+        ("empty PAX size", a().pax(&[(b"size", b"")]).file("p", b""), "p", "`size` is empty"),
+        (
+            "mode of a PAX header",
+            a().entry(extended.clone(), b"").file("p", b""),
+            "PaxHeaders",
+            "`mode`",
+        ),
         ("two PAX headers", a().pax(&[(b"path", b"q")]).pax(&[]).file("p", b""), "q", "two PAX"),
+        (
+            "long name beyond its size",
+            a().raw(&short_long_name).data(b"named").file("p", b""),
+            "nam",
+            "behind its size",
+        ),
         (
             "two long names",
             a().gnu_long(b'L', b"q").gnu_long(b'L', b"r").file("p", b""),
@@ -181,6 +201,8 @@ fn truncation_is_noticed_wherever_it_happens() {
 
 #[test]
 fn what_is_not_a_tar_is_said_so() {
+    let mut damaged_zstd = zstd::encode_all(&Archive::new().file("f", b"1").end()[..], 1).unwrap();
+    damaged_zstd[9..].fill(0xff);
     for (input, problem) in [
         (&b""[..], "empty"),
         (b"BZh91AY&SY", "bzip2"),
@@ -189,6 +211,8 @@ fn what_is_not_a_tar_is_said_so() {
         (&[b'x'; 2000], "checksum"),
         (b"\x1f\x8b\x08", "byte 0"),
         (b"\x28\xb5\x2f\xfd", "byte 0"),
+        (&damaged_zstd[..], "byte 0"),
+        (&zstd::encode_all(&b""[..], 1).unwrap(), "empty"),
     ] {
         let error = refuse(input);
         assert!(error.to_string().contains(problem), "{error}");

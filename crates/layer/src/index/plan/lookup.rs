@@ -6,10 +6,14 @@ use std::collections::VecDeque;
 use super::{LeafKind, Node, Planner};
 use crate::index::lower::{LowerDirectory, LowerEntry};
 use crate::index::reader::EntryKind;
-use crate::name::Printable;
+use crate::name::{NAME_MAX, Printable};
+use crate::tree::{Meaning, meaning};
 
 /// As many symlinks as Linux follows for one path.
 const MAX_SYMLINKS: usize = 40;
+
+/// Steps on the ways through symlinks of one layer: names that are looked up below.
+const MAX_STEPS: u64 = 20_000_000;
 
 /// A directory on the way to a path.
 #[derive(Clone)]
@@ -47,7 +51,7 @@ impl<'t> Planner<'t, '_> {
 
     /// Follows `path` from the last of `places`. What does not exist is taken for a directory to be made.
     pub(super) fn resolve(
-        &self,
+        &mut self,
         mut places: Vec<Place<'t>>,
         path: &[u8],
     ) -> Result<Vec<Place<'t>>, String> {
@@ -68,6 +72,12 @@ impl<'t> Planner<'t, '_> {
                 places.truncate((places.len() - 1).max(1));
                 continue;
             }
+            self.steps += 1;
+            if self.steps > MAX_STEPS {
+                return Err(format!(
+                    "the layer's symlinks and hardlinks take more than {MAX_STEPS} steps to follow"
+                ));
+            }
             let place = places.last().expect("the root is always there");
             match self.step(place, &name)? {
                 Step::Directory(place) => places.push(place),
@@ -87,6 +97,10 @@ impl<'t> Planner<'t, '_> {
     }
 
     fn step(&self, place: &Place<'t>, name: &[u8]) -> Result<Step<'t>, String> {
+        // Targets of symlinks name what entries may not.
+        if name.len() > NAME_MAX || name.contains(&0) || meaning(name) != Meaning::Entry {
+            return Err(format!("`{}` on its way cannot be a name", Printable(name)));
+        }
         let nothing =
             || Step::Directory(Place { name: Cow::Owned(name.to_vec()), plan: None, lower: None });
         let planned = place.plan.and_then(|at| self.plan.directories[at].children.get(name));

@@ -11,6 +11,10 @@ use crate::index::reader::{EntryKind, IndexEntry};
 use crate::name::{Printable, join};
 use crate::tree::{Child, Directory, Dropped, InodeKind, What};
 
+/// Directories that are made for one layer because symlinks lead to them. One symlink may ask for two
+/// thousand, so the number of entries bounds nothing.
+const MAX_MADE: usize = 100_000;
+
 /// An implied directory that is a symlink: its content belongs to the symlink's target.
 pub(super) struct Move<'t> {
     directory: usize,
@@ -123,14 +127,16 @@ impl<'t> Planner<'t, '_> {
         // Moved content may hold more of them; each is moved once for every directory of the layer.
         while let Some(Move { directory, name, target, content }) = self.moves.pop() {
             let entry = self.path(directory, name);
-            let places = self.resolve(self.places_of(directory), &target).map_err(|problem| {
+            let named = entry.clone();
+            let places = self.places_of(directory);
+            let places = self.resolve(places, &target).map_err(|problem| {
                 let target = Printable(&target);
                 let problem = format!(
                     "the layers below have a symlink to `{target}` where this layer needs a directory; {problem}"
                 );
                 LayerError::Placement { entry, problem }
             })?;
-            let directory = self.ensure(places)?;
+            let directory = self.ensure(places, &named)?;
             self.merge(directory, content)?;
         }
         Ok(())
@@ -149,6 +155,28 @@ impl<'t> Planner<'t, '_> {
                 }
             })?;
             self.put(directory, name, node, seq);
+        }
+        Ok(())
+    }
+
+    /// Overlayfs merges the roots of all layers whatever their marks say. So an opaque root hides the names of
+    /// the layers below one by one.
+    pub(super) fn settle_root(&mut self) -> Result<(), LayerError> {
+        let root = &mut self.plan.directories[0];
+        if !std::mem::take(&mut root.opaque) {
+            return Ok(());
+        }
+        let Some(lower) = root.lower.clone() else { return Ok(()) };
+        for name in self.lower.names(&lower)? {
+            let existing = self.plan.directories[0].children.get(&name[..]).map(|child| child.node);
+            match existing {
+                None => {
+                    let child = PlanChild { node: Node::Whiteout, seq: 0 };
+                    self.plan.directories[0].children.insert(Cow::Owned(name), child);
+                }
+                Some(Node::Directory(directory)) => self.hide_lower(directory),
+                Some(Node::Leaf(_) | Node::Whiteout) => {}
+            }
         }
         Ok(())
     }
@@ -305,12 +333,22 @@ impl<'t> Planner<'t, '_> {
     }
 
     /// Makes the last of `places` a directory of the plan, and all on the way.
-    fn ensure(&mut self, places: Vec<Place<'t>>) -> Result<usize, LayerError> {
+    fn ensure(&mut self, places: Vec<Place<'t>>, entry: &str) -> Result<usize, LayerError> {
         let mut at = 0;
         for place in places.into_iter().skip(1) {
             if let Some(directory) = place.plan {
                 at = directory;
                 continue;
+            }
+            self.made += 1;
+            if self.made > MAX_MADE {
+                return Err(LayerError::Placement {
+                    entry: entry.to_owned(),
+                    problem: format!(
+                        "symlinks of the layers below lead to more than {MAX_MADE} directories that \
+                         are not there"
+                    ),
+                });
             }
             let attributes = self.directory_attributes(None, place.lower.as_ref())?;
             let directory = self.plan.directories.len();
