@@ -1,0 +1,180 @@
+"""Reads archives with tarfile and applies the rules of docs/formats/layer.md to what it reads.
+
+Takes the path of an archive a line on standard input and answers with a line of JSON: either an error, or
+every path with what it is. Made to agree with Kiln's reader, and to share nothing with it.
+"""
+
+import hashlib
+import json
+import os
+import sys
+import tarfile
+
+
+class Refused(Exception):
+    pass
+
+
+def data_of(name):
+    return name.encode("utf-8", "surrogateescape")
+
+
+def parts_of(name):
+    parts = [part for part in data_of(name).split(b"/") if part not in (b"", b".")]
+    if b".." in parts:
+        raise Refused("dot-dot")
+    if any(len(part) > 255 for part in parts):
+        raise Refused("long")
+    return parts
+
+
+def directory(implied):
+    return {"kind": "d", "children": {}, "implied": implied}
+
+
+def walk(root, parts):
+    at = root
+    for part in parts:
+        child = at["children"].get(part)
+        if child is None:
+            child = at["children"][part] = directory(True)
+        if child["kind"] != "d":
+            raise Refused("below")
+        at = child
+    return at
+
+
+def find(root, parts):
+    at = root
+    for part in parts:
+        if at["kind"] != "d":
+            raise Refused("below")
+        at = at["children"].get(part)
+        if at is None:
+            raise Refused("no target")
+    return at
+
+
+def attributes(member):
+    xattrs = {}
+    for key, value in member.pax_headers.items():
+        if key.startswith("SCHILY.xattr.user."):
+            name = key[len("SCHILY.xattr."):].replace("%3D", "=").replace("%25", "%")
+            xattrs[data_of(name).hex()] = data_of(value).hex()
+    return {
+        "mode": member.mode & 0o7777,
+        "uid": member.uid,
+        "gid": member.gid,
+        "mtime": float(member.mtime),
+        "xattrs": xattrs,
+    }
+
+
+def peculiarities(archive, member):
+    """What tarfile itself does differently."""
+    at = archive.fileobj.tell()
+    archive.fileobj.seek(member.offset_data - 512)
+    header = archive.fileobj.read(512)
+    archive.fileobj.seek(at)
+    if header[257:262] != b"ustar" and header[345:500].strip(b"\0"):
+        yield "prefix in a header of the seventh edition"
+    if header[156:157] == b"\0" and member.isdir() and member.offset != member.offset_data - 512:
+        yield "slash in a name that an extended header replaces"
+
+
+def read(path):
+    root = directory(True)
+    features = set()
+    with tarfile.open(path, "r:", errors="surrogateescape", encoding="utf-8") as archive:
+        for member in archive:
+            name = member.name
+            features.update(peculiarities(archive, member))
+            if not name:
+                raise Refused("empty")
+            parts = parts_of(name)
+            if member.type not in tarfile.SUPPORTED_TYPES:
+                raise Refused("type")
+            if member.type == tarfile.GNUTYPE_SPARSE or member.sparse is not None:
+                raise Refused("sparse")
+            is_directory = member.isdir()
+            if member.isreg() and name.endswith("/"):
+                if member.size:
+                    raise Refused("slash")
+                is_directory = True
+            if not parts:
+                if not is_directory:
+                    raise Refused("root")
+                root.update(attributes(member), implied=False)
+                continue
+            parent = walk(root, parts[:-1])
+            old = parent["children"].get(parts[-1])
+            if old is not None and old["kind"] == "d" and not is_directory:
+                features.add("directory replaced")
+            if old is not None and old["kind"] == "l":
+                target = bytes.fromhex(old["target"])
+                if target.startswith(b"/") or b".." in target.split(b"/"):
+                    features.add("symlink that leads out replaced")
+            if is_directory:
+                new = old if old is not None and old["kind"] == "d" else directory(False)
+                new.update(attributes(member), implied=False)
+            elif member.islnk():
+                target = parts_of(member.linkname)
+                if target == parts:
+                    raise Refused("itself")
+                new = find(root, target)
+                if new["kind"] == "d":
+                    raise Refused("link to directory")
+            elif member.issym():
+                new = {"kind": "l", "target": data_of(member.linkname).hex(), **attributes(member)}
+            elif member.ischr() or member.isblk():
+                kind = "c" if member.ischr() else "b"
+                if kind == "c" and not member.devmajor and not member.devminor:
+                    # Dropped: overlayfs would take it for a whiteout.
+                    features.add("character device 0:0")
+                    continue
+                new = {"kind": kind, "device": [member.devmajor, member.devminor]}
+                new.update(attributes(member))
+            elif member.isfifo():
+                new = {"kind": "p", **attributes(member)}
+            else:
+                content = archive.extractfile(member).read()
+                if len(content) != member.size:
+                    raise Refused("truncated")
+                new = {"kind": "f", "size": member.size, **attributes(member)}
+                new["content"] = hashlib.sha256(content).hexdigest()
+            parent["children"][parts[-1]] = new
+    found = {}
+    names = {}
+    stack = [(b"", root)]
+    while stack:
+        path, node = stack.pop()
+        shown = {key: value for key, value in node.items() if key != "children"}
+        if node["kind"] != "d":
+            names.setdefault(id(node), []).append(path)
+        found[path] = shown
+        for part, child in node.get("children", {}).items():
+            stack.append((path + b"/" + part, child))
+    for group in names.values():
+        for path in group:
+            found[path]["same"] = min(group).hex()
+    return {
+        "entries": {path.hex(): node for path, node in found.items()},
+        "features": sorted(features),
+    }
+
+
+def main():
+    print(sys.version.split()[0], flush=True)
+    for line in sys.stdin:
+        try:
+            answer = read(line.rstrip("\n"))
+        except Refused as refused:
+            answer = {"refused": "rule: " + str(refused)}
+        except (tarfile.TarError, OSError, ValueError, EOFError, OverflowError) as error:
+            answer = {"refused": type(error).__name__ + ": " + str(error)}
+        except Exception as error:
+            answer = {"refused": "crash: " + type(error).__name__ + ": " + str(error)}
+        print(json.dumps(answer), flush=True)
+
+
+main()
