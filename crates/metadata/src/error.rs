@@ -17,9 +17,15 @@ pub enum MetadataError {
         #[source]
         source: sqlx::Error,
     },
+    /// The database has no tables, and must have some.
+    #[error("the database {path} is empty")]
+    Empty {
+        /// The file or address.
+        path: String,
+    },
     /// The database was written by a newer Kiln.
     #[error(
-        "the database {path} was written by a newer version of Kiln (schema {found}, this one knows {known})"
+        "the database {path} was written by a newer version of Kiln (schema {found}, this one knows {known}); use that version, or restore a backup of the data directory that an older one has written"
     )]
     NewerSchema {
         /// The file or address.

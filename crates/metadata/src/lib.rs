@@ -14,8 +14,8 @@ mod store;
 
 pub use error::MetadataError;
 pub use record::{
-    ApiKeyRecord, BasePin, BuildRecord, ImageRecord, LayerRecord, SandboxRecord, SnapshotRecord,
-    StepRecord, TemplateDefaults,
+    ApiKeyRecord, BasePin, BuildRecord, Damage, DamageKind, ImageRecord, LayerRecord,
+    SandboxRecord, SnapshotRecord, StepRecord, StepUse, TemplateDefaults, Verified,
 };
 pub use sqlite::SqliteStore;
 pub use store::MetadataStore;

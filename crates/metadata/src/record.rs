@@ -57,6 +57,48 @@ pub struct StepRecord {
     pub layer: Option<DiffId>,
 }
 
+/// The result of a step, and when it was last of use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct StepUse {
+    /// Key of the prefix that ends with the step.
+    pub key: StepKey,
+    /// The layer it made; `None` when it changed nothing on disk.
+    pub layer: Option<DiffId>,
+    /// When it was made or last taken from the cache, to about an hour; `None` when that is not known.
+    pub used_at: Option<Timestamp>,
+}
+
+/// A row that is not what was written, or a part of the database that cannot be read.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Damage {
+    /// What kind of damage it is.
+    pub kind: DamageKind,
+    /// Which row (`layers sha256:…`), or `database`.
+    pub subject: String,
+    /// What is wrong with it.
+    pub problem: String,
+}
+
+/// Kinds of [`Damage`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum DamageKind {
+    /// The file itself: SQLite cannot read it, or says that its structure is broken.
+    File,
+    /// A row differs from what was written, is gone, or was never written.
+    Row,
+    /// A row names another one that is not there.
+    Reference,
+}
+
+/// What a look at the whole database found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Verified {
+    /// How many rows were held against their checksums.
+    pub rows: u64,
+    /// What is wrong.
+    pub damage: Vec<Damage>,
+}
+
 /// What a base name resolved to, kept until a build asks to pull again.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct BasePin {
@@ -118,6 +160,8 @@ pub struct SandboxRecord {
     pub address: Option<String>,
     /// Why it is not running.
     pub reason: Option<String>,
+    /// The driver that runs it.
+    pub driver: String,
     /// When it was made.
     pub created_at: Timestamp,
 }

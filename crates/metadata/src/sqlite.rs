@@ -15,6 +15,10 @@ mod sandboxes;
 mod slots;
 mod snapshots;
 mod steps;
+mod sums;
+mod whole;
+
+use std::sync::Arc;
 
 use sqlx::sqlite::{SqlitePool, SqliteRow};
 use sqlx::{Sqlite, Transaction};
@@ -29,6 +33,7 @@ type Query = sqlx::query::Query<'static, Sqlite, sqlx::sqlite::SqliteArguments>;
 pub struct SqliteStore {
     readers: SqlitePool,
     writer: SqlitePool,
+    summed: Arc<sums::Summed>,
 }
 
 impl SqliteStore {
@@ -52,19 +57,12 @@ impl SqliteStore {
     }
 
     async fn begin_with(&self, statement: &'static str, action: String) -> Result<Write> {
-        let mut begun = self.writer.begin_with(statement).await;
-        if let Err(sqlx::Error::InvalidSavePointStatement) = begun {
-            // SQLite itself ends a transaction that finds the disk full; sqlx then still counts it, and
-            // would begin none on this connection ever again.
-            tracing::warn!("replacing a database connection whose transaction was lost");
-            begun = async {
-                self.writer.acquire().await?.close().await?;
-                self.writer.begin_with(statement).await
-            }
-            .await;
-        }
+        let begun = self.writer.begin_with(statement).await;
+        let begun = begun.and_then(|transaction| {
+            kiln_failpoint::reach("db.begun").map_err(sqlx::Error::Io).map(|()| transaction)
+        });
         match begun {
-            Ok(transaction) => Ok(Write { transaction, action }),
+            Ok(transaction) => Ok(Write { transaction, action, summed: Arc::clone(&self.summed) }),
             Err(source) => Err(MetadataError::Query { action, source }),
         }
     }
@@ -100,6 +98,7 @@ impl SqliteStore {
 struct Write {
     transaction: Transaction<'static, Sqlite>,
     action: String,
+    summed: Arc<sums::Summed>,
 }
 
 impl Write {
@@ -124,9 +123,17 @@ impl Write {
         }
     }
 
-    async fn commit(self) -> Result<()> {
-        let Self { transaction, action } = self;
-        transaction.commit().await.map_err(|source| MetadataError::Query { action, source })
+    async fn commit(mut self) -> Result<()> {
+        let summed = Arc::clone(&self.summed);
+        sums::write(&summed, &mut self).await?;
+        let Self { transaction, action, .. } = self;
+        let committed = match kiln_failpoint::reach("db.commit") {
+            Ok(()) => transaction.commit().await,
+            Err(error) => Err(sqlx::Error::Io(error)),
+        };
+        committed.map_err(|source| MetadataError::Query { action, source })?;
+        kiln_failpoint::pass("db.committed");
+        Ok(())
     }
 
     fn failed(&self, source: sqlx::Error) -> MetadataError {

@@ -3,11 +3,12 @@
 use std::fmt;
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use kiln_types::{BuildId, DiffId, Digest, ImageName, SandboxId, StepKey};
 
 use crate::{
     ApiKeyRecord, BasePin, BuildRecord, ImageRecord, LayerRecord, MetadataError, SandboxRecord,
-    SnapshotRecord, StepRecord, TemplateDefaults,
+    SnapshotRecord, StepRecord, StepUse, TemplateDefaults, Verified,
 };
 
 type Result<T> = std::result::Result<T, MetadataError>;
@@ -20,8 +21,8 @@ type Result<T> = std::result::Result<T, MetadataError>;
 /// Order: sandboxes, builds and snapshots by id, which is by time; layers, images and keys in the order
 /// in which they were first put, which replacing them does not change. A cursor is the last item of the
 /// page before. Rows that are inserted or removed between pages make no other row appear twice or not
-/// at all. Where a cursor's own row must be there still (images, snapshots) and is not, the answer is
-/// `UnknownCursor`.
+/// at all. Where a cursor's own row must be there still (an image's digest, a snapshot's name) and is
+/// not, the answer is `UnknownCursor`.
 ///
 /// References: an image's layers, and the image of a name, pin, sandbox or snapshot, must have rows
 /// (`LayerMissing`, `ImageMissing`), and cannot be removed while they are needed (`LayerInUse`,
@@ -76,6 +77,13 @@ pub trait MetadataStore: Send + Sync + fmt::Debug {
     async fn names_of(&self, image: &Digest) -> Result<Vec<ImageName>>;
     /// Images, newest first, after `cursor` (a digest of the page before).
     async fn list_images(&self, cursor: Option<&Digest>, limit: u32) -> Result<Vec<ImageRecord>>;
+    /// Images with their places in that list, newest first: those below `place`. A place is an image's
+    /// own for as long as it is there, so a list by places goes on whatever was removed meanwhile.
+    async fn list_images_below(
+        &self,
+        place: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<(u64, ImageRecord)>>;
     /// Removes an image and all its names, and base pins that lead to it; `ImageInUse` when
     /// [`users_of_image`](Self::users_of_image) has any.
     async fn remove_image(&self, digest: &Digest) -> Result<bool>;
@@ -145,6 +153,35 @@ pub trait MetadataStore: Send + Sync + fmt::Debug {
     -> Result<Vec<SnapshotRecord>>;
     /// Removes a snapshot and its image name, not the image.
     async fn remove_snapshot(&self, name: &str) -> Result<bool>;
+
+    /// All names of images and what they point to, by name.
+    async fn list_names(&self) -> Result<Vec<(ImageName, Digest)>>;
+    /// All results of steps.
+    async fn list_steps(&self) -> Result<Vec<StepUse>>;
+    /// All pins of bases, and when each was last of use.
+    async fn list_base_pins(&self) -> Result<Vec<(BasePin, Option<Timestamp>)>>;
+    /// Notes that results were of use just now. Not durable by itself, and to about an hour.
+    async fn touch_steps(&self, keys: &[StepKey]) -> Result<()>;
+    /// The same of a pin.
+    async fn touch_base_pin(&self, base: &str) -> Result<()>;
+    /// Removes results of steps; answers how many there were.
+    async fn remove_steps(&self, keys: &[StepKey]) -> Result<u64>;
+    /// Removes a build that does not run.
+    async fn remove_build(&self, id: &BuildId) -> Result<bool>;
+    /// Remembers that an image and its layers came from `reference`, which has the digest of a manifest.
+    /// What has no row (any more) is passed over.
+    async fn put_source(&self, image: &Digest, layers: &[DiffId], reference: &str) -> Result<()>;
+    /// Where an image was pulled from.
+    async fn get_image_source(&self, image: &Digest) -> Result<Option<String>>;
+    /// Where a layer was pulled from: a reference of an image that has it.
+    async fn get_layer_source(&self, layer: &DiffId) -> Result<Option<String>>;
+    /// Makes anew what the database only keeps to find rows by. Repairs nothing else.
+    async fn rebuild_indexes(&self) -> Result<()>;
+    /// Removes one row of a table whose rows are only there to save work, or its traces if it is gone.
+    /// Table and key are those of [`Damage::subject`](crate::Damage).
+    async fn drop_row(&self, table: &str, key: &str) -> Result<()>;
+    /// Reads everything there is and holds it against what was written.
+    async fn verify(&self) -> Result<Verified>;
 
     /// Inserts an API key.
     async fn put_api_key(&self, key: &ApiKeyRecord) -> Result<()>;

@@ -48,7 +48,7 @@ fn succeed(command: &mut Command) -> Result<(), String> {
     }
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_full_disk_is_an_error_that_changes_nothing() {
     let small = match Small::mount() {
         Ok(small) => small,
@@ -70,6 +70,19 @@ async fn a_full_disk_is_an_error_that_changes_nothing() {
     assert!(error.is_storage_full(), "{error:?}");
     assert_eq!(error.code(), ErrorCode::StorageFull);
     assert!(error.to_string().starts_with("the database could not insert sandbox sbx_"), "{error}");
+    // Many at once: each is told why, whatever became of the connection in the transaction before.
+    let refused: Vec<_> = (0..64)
+        .map(|number| {
+            let (store, mut sandbox) = (store.clone(), sample::sandbox(&image));
+            sandbox.slot = Some(stored + number);
+            sandbox.env.insert("A".into(), "x".repeat(30_000));
+            tokio::spawn(async move { store.insert_sandbox(&sandbox).await })
+        })
+        .collect();
+    for refused in refused {
+        let error = refused.await.unwrap().unwrap_err();
+        assert!(error.is_storage_full(), "{error:?}");
+    }
     let sandboxes = store.list_sandboxes(None, 1000).await.unwrap();
     assert_eq!(sandboxes.len() as u32, stored);
 

@@ -73,7 +73,9 @@ async fn a_newer_schema_is_refused_and_left_alone() {
         matches!(error, MetadataError::NewerSchema { found: 999, known: 1.., .. }),
         "{error:?}"
     );
-    assert!(error.to_string().contains("written by a newer version of Kiln (schema 999"));
+    let text = error.to_string();
+    assert!(text.contains("written by a newer version of Kiln (schema 999"), "{text}");
+    assert!(text.contains("use that version, or restore a backup"), "{text}");
     tamper(&path, "DELETE FROM _sqlx_migrations WHERE version = 999").await;
     let store = SqliteStore::open(&path).await.unwrap();
     assert!(store.get_image(&image).await.unwrap().is_some());

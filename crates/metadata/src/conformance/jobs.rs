@@ -66,6 +66,7 @@ pub(super) async fn builds_come_back_whole(fixture: &dyn Fixture) {
     build.steps_cached = 3;
     build.status = BuildStatus::Failed;
     build.failure = Some(BuildFailure {
+        code: kiln_types::ErrorCode::StorageFull,
         step: Some(2),
         command: Some("false".into()),
         exit_code: Some(-1),

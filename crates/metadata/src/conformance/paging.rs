@@ -90,6 +90,13 @@ pub(super) async fn images(fixture: &dyn Fixture) {
     let error = store.list_images(Some(&page[2].digest), 1).await.unwrap_err();
     assert!(matches!(error, MetadataError::UnknownCursor { .. }), "{error:?}");
     assert_eq!(error.code(), ErrorCode::InvalidRequest);
+    // By places it goes on, wherever what was there last has gone.
+    let before = store.list_images_below(None, 1000).await.unwrap();
+    store.remove_image(&before[1].1.digest).await.unwrap();
+    let rest = store.list_images_below(Some(before[1].0), 1000).await.unwrap();
+    assert_eq!(rest, before[2..]);
+    assert_eq!(store.list_images_below(Some(0), 100).await.unwrap(), []);
+    assert_eq!(store.list_images_below(Some(u64::MAX), 1).await.unwrap(), before[..1]);
 }
 
 pub(super) async fn snapshots(fixture: &dyn Fixture) {
@@ -106,6 +113,11 @@ pub(super) async fn snapshots(fixture: &dyn Fixture) {
             page.into_iter().map(|snapshot| snapshot.name).collect()
         }
     );
+    // An id is a cursor too, and needs no row.
+    let page = store.list_snapshots(None, 3).await.unwrap();
+    store.remove_snapshot(&page[1].name).await.unwrap();
+    let rest = store.list_snapshots(Some(&page[1].id.to_string()), 1).await.unwrap();
+    assert_eq!(rest, page[2..]);
     let error = store.list_snapshots(Some("nowhere"), 1).await.unwrap_err();
     assert!(matches!(error, MetadataError::UnknownCursor { .. }), "{error:?}");
 }

@@ -97,10 +97,16 @@ pub fn sandbox(image: &Digest) -> SandboxRecord {
         image: "debian-12".into(),
         image_digest: *image,
         env: BTreeMap::new(),
-        limits: ResourceLimits { vcpu: Some(1), memory_mib: Some(512), pids: Some(1024) },
+        limits: ResourceLimits {
+            vcpu: Some(1),
+            memory_mib: Some(512),
+            pids: Some(1024),
+            disk_mib: None,
+        },
         slot: None,
         address: None,
         reason: None,
+        driver: "native".into(),
         created_at: time(2),
     }
 }

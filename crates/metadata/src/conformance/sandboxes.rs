@@ -19,7 +19,8 @@ pub(super) async fn sandboxes_come_back_whole(fixture: &dyn Fixture) {
     sandbox.image = "y".into();
     sandbox.image_digest = other;
     sandbox.env.insert("A".into(), "1".into());
-    sandbox.limits = ResourceLimits { vcpu: None, memory_mib: Some(u32::MAX), pids: Some(1) };
+    sandbox.limits =
+        ResourceLimits { vcpu: None, memory_mib: Some(u32::MAX), pids: Some(1), disk_mib: Some(7) };
     sandbox.slot = Some(5);
     sandbox.address = Some("10.0.0.6".into());
     sandbox.reason = Some("it was stopped".into());

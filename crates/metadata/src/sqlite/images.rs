@@ -10,7 +10,7 @@ use crate::{ImageRecord, MetadataError, TemplateDefaults};
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT digest, manifest_size, config_digest, config_size, definition_key,
+            "SELECT seq, digest, manifest_size, config_digest, config_size, definition_key,
              default_vcpu, default_memory_mib, created_at,
              (SELECT json_group_array(layer ORDER BY position)
               FROM image_layers WHERE image = images.digest) AS layers
@@ -132,9 +132,24 @@ pub(super) async fn list(
             column::plain(&row, "images.seq")?
         }
     };
+    let rows = below(store, before, limit).await?;
+    Ok(rows.into_iter().map(|(_, image)| image).collect())
+}
+
+pub(super) async fn list_below(
+    store: &SqliteStore,
+    place: Option<u64>,
+    limit: u32,
+) -> Result<Vec<(u64, ImageRecord)>> {
+    let before = place.and_then(|place| i64::try_from(place).ok()).unwrap_or(i64::MAX);
+    below(store, before, limit).await
+}
+
+async fn below(store: &SqliteStore, before: i64, limit: u32) -> Result<Vec<(u64, ImageRecord)>> {
     let statement =
         query(select!("WHERE seq < ?1 ORDER BY seq DESC LIMIT ?2")).bind(before).bind(limit);
-    store.rows(statement, action).await?.iter().map(record).collect()
+    let rows = store.rows(statement, || "list images".to_owned()).await?;
+    rows.iter().map(|row| Ok((column::number(row, "images.seq")?, record(row)?))).collect()
 }
 
 pub(super) async fn remove(store: &SqliteStore, digest: &Digest) -> Result<bool> {

@@ -1,14 +1,16 @@
 //! The interface, each call handed to the module of its table.
 
 use async_trait::async_trait;
+use jiff::Timestamp;
 use kiln_types::{BuildId, DiffId, Digest, ImageName, SandboxId, StepKey};
 
 use super::{
     Result, SqliteStore, builds, images, keys, layers, names, sandboxes, slots, snapshots, steps,
+    sums, whole,
 };
 use crate::{
     ApiKeyRecord, BasePin, BuildRecord, ImageRecord, LayerRecord, MetadataStore, SandboxRecord,
-    SnapshotRecord, StepRecord, TemplateDefaults,
+    SnapshotRecord, StepRecord, StepUse, TemplateDefaults, Verified,
 };
 
 #[async_trait]
@@ -91,6 +93,14 @@ impl MetadataStore for SqliteStore {
 
     async fn list_images(&self, cursor: Option<&Digest>, limit: u32) -> Result<Vec<ImageRecord>> {
         images::list(self, cursor, limit).await
+    }
+
+    async fn list_images_below(
+        &self,
+        place: Option<u64>,
+        limit: u32,
+    ) -> Result<Vec<(u64, ImageRecord)>> {
+        images::list_below(self, place, limit).await
     }
 
     async fn remove_image(&self, digest: &Digest) -> Result<bool> {
@@ -195,6 +205,58 @@ impl MetadataStore for SqliteStore {
 
     async fn remove_snapshot(&self, name: &str) -> Result<bool> {
         snapshots::remove(self, name).await
+    }
+
+    async fn list_names(&self) -> Result<Vec<(ImageName, Digest)>> {
+        whole::names(self).await
+    }
+
+    async fn list_steps(&self) -> Result<Vec<StepUse>> {
+        whole::steps(self).await
+    }
+
+    async fn list_base_pins(&self) -> Result<Vec<(BasePin, Option<Timestamp>)>> {
+        whole::pins(self).await
+    }
+
+    async fn touch_steps(&self, keys: &[StepKey]) -> Result<()> {
+        whole::touch_steps(self, keys).await
+    }
+
+    async fn touch_base_pin(&self, base: &str) -> Result<()> {
+        whole::touch_pin(self, base).await
+    }
+
+    async fn remove_steps(&self, keys: &[StepKey]) -> Result<u64> {
+        whole::remove_steps(self, keys).await
+    }
+
+    async fn remove_build(&self, id: &BuildId) -> Result<bool> {
+        whole::remove_build(self, id).await
+    }
+
+    async fn put_source(&self, image: &Digest, layers: &[DiffId], reference: &str) -> Result<()> {
+        whole::put_source(self, image, layers, reference).await
+    }
+
+    async fn get_image_source(&self, image: &Digest) -> Result<Option<String>> {
+        whole::image_source(self, image).await
+    }
+
+    async fn get_layer_source(&self, layer: &DiffId) -> Result<Option<String>> {
+        whole::layer_source(self, layer).await
+    }
+
+    async fn rebuild_indexes(&self) -> Result<()> {
+        sums::rebuild_indexes(self).await
+    }
+
+    async fn drop_row(&self, table: &str, key: &str) -> Result<()> {
+        sums::drop_row(self, table, key).await
+    }
+
+    async fn verify(&self) -> Result<Verified> {
+        sums::verify(self).await
     }
 
     async fn put_api_key(&self, key: &ApiKeyRecord) -> Result<()> {

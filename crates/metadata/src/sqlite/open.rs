@@ -4,14 +4,16 @@ use std::fs::{self, File, OpenOptions};
 use std::io;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
-use sqlx::ConnectOptions;
 use sqlx::migrate::Migrator;
 use sqlx::sqlite::{
     SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous,
 };
+use sqlx::{ConnectOptions, Connection as _};
 
+use super::sums::{self, Summed};
 use super::{Result, SqliteStore};
 use crate::MetadataError;
 
@@ -26,10 +28,20 @@ impl SqliteStore {
     /// and applies the migrations that it lacks. `NewerSchema` when it has some that are not known
     /// here; nothing is changed then.
     pub async fn open(path: impl AsRef<Path>) -> Result<Self> {
-        let shown = path.as_ref().display().to_string();
+        Self::open_with(path.as_ref(), false).await
+    }
+
+    /// The same, of a database that has been used before: `Empty` when it has no tables, and nothing is
+    /// changed then.
+    pub async fn open_existing(path: impl AsRef<Path>) -> Result<Self> {
+        Self::open_with(path.as_ref(), true).await
+    }
+
+    async fn open_with(path: &Path, existing: bool) -> Result<Self> {
+        let shown = path.display().to_string();
         let failed = |source| MetadataError::Open { path: shown.clone(), source };
         // Absolute, so that no name can be taken for a URI.
-        let path = std::path::absolute(path.as_ref()).map_err(|error| failed(error.into()))?;
+        let path = std::path::absolute(path).map_err(|error| failed(error.into()))?;
         let prepared = path.clone();
         let lock = tokio::task::spawn_blocking(move || prepare(&prepared))
             .await
@@ -43,16 +55,35 @@ impl SqliteStore {
             .foreign_keys(true)
             .busy_timeout(BUSY_TIMEOUT)
             .disable_statement_logging();
-        let writer = pool(1).connect_with(options.clone()).await.map_err(failed)?;
-        let migrated = migrate(&writer, &shown).await;
+        let summed = Arc::new(Summed::default());
+        let watch = Arc::clone(&summed);
+        let writer = pool(1)
+            .after_connect(move |connection, _| {
+                let watch = Arc::clone(&watch);
+                Box::pin(async move { watch.watch(connection).await })
+            })
+            // SQLite itself ends a transaction that finds the disk full; sqlx then still counts it, and
+            // would begin none on this connection ever again.
+            .before_acquire(|connection, _| {
+                let lost = connection.is_in_transaction();
+                if lost {
+                    tracing::warn!("replacing a database connection whose transaction was lost");
+                }
+                Box::pin(async move { Ok(!lost) })
+            })
+            .connect_with(options.clone())
+            .await
+            .map_err(failed)?;
+        let migrated = migrate(&writer, &shown, &summed, existing).await;
         if let Err(error) = migrated {
             writer.close().await;
             return Err(error);
         }
+        kiln_failpoint::pass("db.migrated");
         drop(lock);
         let readers =
             pool(READERS).connect_with(options.pragma("query_only", "ON")).await.map_err(failed)?;
-        Ok(Self { readers, writer })
+        Ok(Self { readers, writer, summed })
     }
 }
 
@@ -80,6 +111,7 @@ fn prepare(path: &Path) -> io::Result<File> {
     lock.lock()?;
     match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
         Ok(_) => {
+            kiln_failpoint::reach("db.created")?;
             if let Some(directory) = path.parent() {
                 File::open(directory)?.sync_all()?;
             }
@@ -91,10 +123,11 @@ fn prepare(path: &Path) -> io::Result<File> {
         }
         Err(error) => return Err(error),
     }
+    kiln_failpoint::reach("db.locked")?;
     Ok(lock)
 }
 
-async fn migrate(writer: &SqlitePool, path: &str) -> Result<()> {
+async fn migrate(writer: &SqlitePool, path: &str, summed: &Summed, existing: bool) -> Result<()> {
     let failed = |source| MetadataError::Open { path: path.to_owned(), source };
     let migrated: bool = sqlx::query_scalar(
         "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')",
@@ -102,6 +135,9 @@ async fn migrate(writer: &SqlitePool, path: &str) -> Result<()> {
     .fetch_one(writer)
     .await
     .map_err(failed)?;
+    if existing && !migrated {
+        return Err(MetadataError::Empty { path: path.to_owned() });
+    }
     if migrated {
         let found: i64 = sqlx::query_scalar("SELECT IFNULL(MAX(version), 0) FROM _sqlx_migrations")
             .fetch_one(writer)
@@ -112,8 +148,29 @@ async fn migrate(writer: &SqlitePool, path: &str) -> Result<()> {
             return Err(MetadataError::NewerSchema { path: path.to_owned(), found, known });
         }
     }
+    let suspects = if is_current(writer).await.map_err(failed)? {
+        Vec::new()
+    } else {
+        sums::suspects(writer).await.map_err(failed)?
+    };
     MIGRATOR
         .run(writer)
         .await
-        .map_err(|source| MetadataError::Migrate { path: path.to_owned(), source })
+        .map_err(|source| MetadataError::Migrate { path: path.to_owned(), source })?;
+    sums::begin(writer, summed, &suspects).await.map_err(failed)
+}
+
+/// Whether no migration is to be applied.
+async fn is_current(writer: &SqlitePool) -> std::result::Result<bool, sqlx::Error> {
+    let has_any: bool = sqlx::query_scalar(
+        "SELECT EXISTS (SELECT 1 FROM sqlite_schema WHERE name = '_sqlx_migrations')",
+    )
+    .fetch_one(writer)
+    .await?;
+    if !has_any {
+        return Ok(false);
+    }
+    let applied: Vec<i64> =
+        sqlx::query_scalar("SELECT version FROM _sqlx_migrations").fetch_all(writer).await?;
+    Ok(MIGRATOR.iter().all(|migration| applied.contains(&migration.version)))
 }

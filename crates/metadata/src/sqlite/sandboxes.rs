@@ -11,7 +11,7 @@ use crate::{MetadataError, SandboxRecord};
 macro_rules! select {
     ($rest:literal) => {
         concat!(
-            "SELECT id, name, status, image, image_digest, env, limits, address, reason,
+            "SELECT id, name, status, image, image_digest, env, limits, address, reason, driver,
              created_at, (SELECT slot FROM slots WHERE sandbox = sandboxes.id) AS slot
              FROM sandboxes ",
             $rest
@@ -31,6 +31,7 @@ fn record(row: &SqliteRow) -> Result<SandboxRecord> {
         slot: column::number_option(row, "sandboxes.slot")?,
         address: column::plain(row, "sandboxes.address")?,
         reason: column::plain(row, "sandboxes.reason")?,
+        driver: column::plain(row, "sandboxes.driver")?,
         created_at: column::parsed(row, "sandboxes.created_at")?,
     })
 }
@@ -47,13 +48,15 @@ fn bind(statement: Query, sandbox: &SandboxRecord) -> Query {
         .bind(column::from_json(&sandbox.limits))
         .bind(sandbox.address.clone())
         .bind(sandbox.reason.clone())
+        .bind(sandbox.driver.clone())
         .bind(column::from_time(sandbox.created_at))
 }
 
 pub(super) async fn insert(store: &SqliteStore, sandbox: &SandboxRecord) -> Result<()> {
     let statement = query(
         "INSERT INTO sandboxes (id, name, status, image, image_digest, env, limits, address,
-         reason, created_at) VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)
+         reason, driver, created_at)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
          ON CONFLICT (name) DO NOTHING",
     );
     let mut write = store.begin(|| format!("insert sandbox {}", sandbox.id)).await?;
@@ -71,7 +74,7 @@ pub(super) async fn insert(store: &SqliteStore, sandbox: &SandboxRecord) -> Resu
 pub(super) async fn update(store: &SqliteStore, sandbox: &SandboxRecord) -> Result<()> {
     let statement = query(
         "UPDATE sandboxes SET name = ?2, status = ?3, image = ?4, image_digest = ?5, env = ?6,
-         limits = ?7, address = ?8, reason = ?9, created_at = ?10 WHERE id = ?1",
+         limits = ?7, address = ?8, reason = ?9, driver = ?10, created_at = ?11 WHERE id = ?1",
     );
     let mut write = store.begin(|| format!("update sandbox {}", sandbox.id)).await?;
     match write.execute(bind(statement, sandbox)).await {

@@ -1,6 +1,6 @@
 //! Table `snapshots`.
 
-use kiln_types::ImageName;
+use kiln_types::{ImageName, SnapshotId};
 use sqlx::query;
 use sqlx::sqlite::SqliteRow;
 
@@ -83,6 +83,8 @@ pub(super) async fn list(
 ) -> Result<Vec<SnapshotRecord>> {
     let before = match cursor {
         None => column::above_all_ids(),
+        // Names do not begin like ids; an id is a place in the list even when its row is gone.
+        Some(id) if id.parse::<SnapshotId>().is_ok() => id.to_owned(),
         Some(name) => match find(store, name).await? {
             Some(snapshot) => snapshot.id.to_string(),
             None => return Err(MetadataError::UnknownCursor { cursor: name.to_owned() }),

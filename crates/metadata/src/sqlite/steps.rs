@@ -1,5 +1,6 @@
 //! Tables `steps` and `base_pins`.
 
+use jiff::Timestamp;
 use kiln_types::{DiffId, Digest, StepKey};
 use sqlx::query;
 
@@ -8,11 +9,12 @@ use crate::{BasePin, MetadataError, StepRecord};
 
 pub(super) async fn put(store: &SqliteStore, step: &StepRecord) -> Result<()> {
     let statement = query(
-        "INSERT INTO steps (key, layer) VALUES (?1, ?2)
-         ON CONFLICT (key) DO UPDATE SET layer = excluded.layer",
+        "INSERT INTO steps (key, layer, used_at) VALUES (?1, ?2, ?3)
+         ON CONFLICT (key) DO UPDATE SET layer = excluded.layer, used_at = excluded.used_at",
     )
     .bind(step.key.to_string())
-    .bind(step.layer.map(|layer| layer.to_string()));
+    .bind(step.layer.map(|layer| layer.to_string()))
+    .bind(column::from_time(Timestamp::now()));
     match (store.execute(statement, || format!("store step {}", step.key)).await, step.layer) {
         (Ok(_), _) => Ok(()),
         (Err(error), Some(diff_id)) if is_foreign_key_violation(&error) => {
@@ -41,14 +43,16 @@ pub(super) async fn remove_of_layer(store: &SqliteStore, layer: &DiffId) -> Resu
 
 pub(super) async fn put_base_pin(store: &SqliteStore, pin: &BasePin) -> Result<()> {
     let statement = query(
-        "INSERT INTO base_pins (base, image, source, resolved_at) VALUES (?1, ?2, ?3, ?4)
+        "INSERT INTO base_pins (base, image, source, resolved_at, used_at)
+         VALUES (?1, ?2, ?3, ?4, ?5)
          ON CONFLICT (base) DO UPDATE SET image = excluded.image, source = excluded.source,
-         resolved_at = excluded.resolved_at",
+         resolved_at = excluded.resolved_at, used_at = excluded.used_at",
     )
     .bind(pin.base.clone())
     .bind(pin.image.to_string())
     .bind(pin.source.clone())
-    .bind(column::from_time(pin.resolved_at));
+    .bind(column::from_time(pin.resolved_at))
+    .bind(column::from_time(Timestamp::now()));
     match store.execute(statement, || format!("pin base {}", pin.base)).await {
         Ok(_) => Ok(()),
         Err(error) if is_foreign_key_violation(&error) => {
