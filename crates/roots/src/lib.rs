@@ -8,8 +8,10 @@
 
 #[cfg(feature = "conformance")]
 pub mod conformance;
+mod directories;
 mod erofs;
 mod error;
+mod inherit;
 mod layers;
 mod overlay;
 mod removal;
@@ -18,8 +20,11 @@ mod skeleton;
 mod sys;
 mod uppers;
 
+pub use directories::DirectoryMounts;
 pub use erofs::ErofsMounts;
 pub use error::RootsError;
-pub use layers::{LayerMounts, LayerSource};
+pub use layers::{LayerDamage, LayerMounts, LayerSource};
 pub use roots::Roots;
-pub use uppers::{DirectoryUppers, UpperStore, Usage};
+pub use uppers::{
+    Changes, DirectoryUppers, HostUppers, ImageUppers, UpperKind, UpperLimits, UpperStore, Usage,
+};

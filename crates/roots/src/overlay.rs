@@ -10,6 +10,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
+use crate::inherit::inherit;
 use crate::{RootsError, sys};
 
 /// What one overlay is made of.
@@ -31,6 +32,10 @@ pub(crate) struct Parts<'a> {
 impl Parts<'_> {
     /// Mounts, and proves that the mount can be written to.
     pub(crate) fn mount(self) -> Result<OwnedFd, RootsError> {
+        if let Some(top) = self.lowers.last() {
+            inherit(top, self.upper_dir)
+                .map_err(self.explain("inherit the root's attributes", None))?;
+        }
         let upper = clone_directory(self.upper_dir, "", "the upper")?;
         for mount in self.lowers.iter().chain([&upper]) {
             sys::idmap(mount.as_fd(), self.userns).map_err(|source| RootsError::Idmap {

@@ -35,6 +35,11 @@ impl Roots {
         &self.mounts
     }
 
+    /// Makes `layers` ready, so that the first mount of them takes no longer than any other.
+    pub fn prepare(&self, layers: &[LayerSource]) -> Result<(), RootsError> {
+        layers.iter().try_for_each(|layer| self.mounts.prepare(layer))
+    }
+
     /// Mounts `layers` (base first) below the upper `upper`, all with the ids of `userns`, whose first
     /// id is the host's `base`.
     ///

@@ -1,5 +1,5 @@
 //! The system calls that have no safe form elsewhere.
-#![allow(unsafe_code, reason = "mount_setattr and setfs[ug]id have no safe wrapper")]
+#![allow(unsafe_code, reason = "mount_setattr, setfs[ug]id and ioctls have no safe wrapper")]
 
 use std::io;
 use std::os::fd::{AsRawFd as _, BorrowedFd};
@@ -15,7 +15,23 @@ pub(crate) fn idmap(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result
         propagation: 0,
         userns_fd: userns.as_raw_fd() as u64,
     };
-    // SAFETY: both descriptors are open for the length of the call, the path is a NUL-terminated
+    set_attributes(mount, &attributes)
+}
+
+/// Makes a detached mount read-only, and its device nodes dead.
+pub(crate) fn restrict(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NODEV,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: 0,
+    };
+    set_attributes(mount, &attributes)
+}
+
+/// `attributes` may name a user namespace by a descriptor that is open for the length of the call.
+fn set_attributes(mount: BorrowedFd<'_>, attributes: &libc::mount_attr) -> io::Result<()> {
+    // SAFETY: the mount's descriptor is open for the length of the call, the path is a NUL-terminated
     // static string, and the structure is valid and of the size that is passed.
     let result = unsafe {
         libc::syscall(
@@ -23,7 +39,7 @@ pub(crate) fn idmap(mount: BorrowedFd<'_>, userns: BorrowedFd<'_>) -> io::Result
             mount.as_raw_fd(),
             c"".as_ptr(),
             libc::AT_EMPTY_PATH,
-            &raw const attributes,
+            std::ptr::from_ref(attributes),
             size_of::<libc::mount_attr>(),
         )
     };
@@ -50,4 +66,103 @@ pub(crate) fn become_file_owner(id: u32) -> io::Result<()> {
     let effective: CapabilitySet = before.effective & before.permitted;
     set_capabilities(None, CapabilitySets { effective, ..before })?;
     Ok(())
+}
+
+/// The number of a loop device that nobody uses at this moment.
+pub(crate) fn loop_get_free(control: BorrowedFd<'_>) -> io::Result<u32> {
+    const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;
+    // SAFETY: the descriptor is open for the length of the call, which takes no argument.
+    let number = unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE) };
+    u32::try_from(number).map_err(|_| io::Error::last_os_error())
+}
+
+/// `struct loop_info64` of linux/loop.h.
+#[repr(C)]
+#[derive(Clone, Copy)]
+struct LoopInfo {
+    device: u64,
+    inode: u64,
+    rdevice: u64,
+    offset: u64,
+    size_limit: u64,
+    number: u32,
+    encrypt_type: u32,
+    encrypt_key_size: u32,
+    flags: u32,
+    file_name: [u8; 64],
+    crypt_name: [u8; 64],
+    encrypt_key: [u8; 32],
+    init: [u64; 2],
+}
+
+/// `struct loop_config` of linux/loop.h.
+#[repr(C)]
+struct LoopConfig {
+    fd: u32,
+    block_size: u32,
+    info: LoopInfo,
+    reserved: [u64; 8],
+}
+
+const NO_INFO: LoopInfo = LoopInfo {
+    device: 0,
+    inode: 0,
+    rdevice: 0,
+    offset: 0,
+    size_limit: 0,
+    number: 0,
+    encrypt_type: 0,
+    encrypt_key_size: 0,
+    flags: 0,
+    file_name: [0; 64],
+    crypt_name: [0; 64],
+    encrypt_key: [0; 32],
+    init: [0; 2],
+};
+
+/// Puts `file` behind a loop device, until the last user of the device is gone.
+pub(crate) fn loop_configure(
+    device: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    block_size: u32,
+    direct: bool,
+) -> io::Result<()> {
+    const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
+    const AUTOCLEAR: u32 = 4;
+    const DIRECT_IO: u32 = 16;
+    let flags = if direct { AUTOCLEAR | DIRECT_IO } else { AUTOCLEAR };
+    let config = LoopConfig {
+        fd: file.as_raw_fd().cast_unsigned(),
+        block_size,
+        info: LoopInfo { flags, ..NO_INFO },
+        reserved: [0; 8],
+    };
+    // SAFETY: both descriptors are open for the length of the call, and the structure is the one that
+    // the call reads.
+    let result =
+        unsafe { libc::ioctl(device.as_raw_fd(), LOOP_CONFIGURE, std::ptr::from_ref(&config)) };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+}
+
+/// The device and inode numbers of the file behind a loop device; `ENXIO` if there is none.
+pub(crate) fn loop_backing(device: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+    const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
+    let mut info = NO_INFO;
+    // SAFETY: the descriptor is open for the length of the call, and the structure is the one that the
+    // call writes.
+    let result = unsafe {
+        libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, std::ptr::from_mut(&mut info))
+    };
+    if result == 0 { Ok((info.device, info.inode)) } else { Err(io::Error::last_os_error()) }
+}
+
+/// Ends an ext4 file system at once: nothing more of it reaches its disk.
+pub(crate) fn ext4_shut_down(directory: BorrowedFd<'_>) -> io::Result<()> {
+    const EXT4_IOC_SHUTDOWN: libc::Ioctl = 0x8004_587D;
+    const NO_LOG_FLUSH: u32 = 2;
+    // SAFETY: the descriptor is open for the length of the call, which reads one number.
+    let result = unsafe {
+        libc::ioctl(directory.as_raw_fd(), EXT4_IOC_SHUTDOWN, std::ptr::from_ref(&NO_LOG_FLUSH))
+    };
+    if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }

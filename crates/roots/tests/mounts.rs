@@ -12,7 +12,8 @@ use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::sync::Arc;
 
 use kiln_roots::{
-    DirectoryUppers, ErofsMounts, LayerMounts as _, LayerSource, Roots, RootsError, conformance,
+    DirectoryUppers, ErofsMounts, LayerMounts as _, LayerSource, Roots, RootsError, UpperLimits,
+    conformance,
 };
 use rustix::fs::{AtFlags, Mode, OFlags, openat, statat, unlinkat};
 use support::{Userns, layer, probe};
@@ -69,7 +70,7 @@ fn an_empty_image_is_the_skeleton() {
         return;
     }
     let fixture = Fixture::new();
-    fixture.roots.uppers().create("s").unwrap();
+    fixture.roots.uppers().create("s", UpperLimits::default()).unwrap();
     let root = fixture.mount(&[], "s").unwrap();
     for (name, mode) in [
         ("dev", 0o755),
@@ -96,8 +97,8 @@ fn layers_upper_and_ids() {
     let base = layer(fixture.dir.path(), "base", &[("etc/name", "base\n"), ("gone", "x")]);
     let top = layer(fixture.dir.path(), "top", &[("etc/name", "top\n"), (".wh.gone", "")]);
     let uppers = fixture.roots.uppers().clone();
-    uppers.create("one").unwrap();
-    uppers.create("two").unwrap();
+    uppers.create("one", UpperLimits::default()).unwrap();
+    uppers.create("two", UpperLimits::default()).unwrap();
 
     let one = fixture.mount(&[base.clone(), top.clone()], "one").unwrap();
     assert_eq!(read(&one, "etc/name"), "top\n");
@@ -137,7 +138,7 @@ fn an_image_with_linked_sbin_keeps_its_programs() {
         "merged",
         &[("usr/sbin/tool", "tool"), ("usr/bin/tool", "tool"), ("sbin@", "usr/sbin")],
     );
-    fixture.roots.uppers().create("s").unwrap();
+    fixture.roots.uppers().create("s", UpperLimits::default()).unwrap();
     let root = fixture.mount(&[image], "s").unwrap();
     assert_eq!(read(&root, "sbin/tool"), "tool");
     assert!(statat(&root, "sbin/agent", AtFlags::empty()).is_ok());
@@ -149,7 +150,7 @@ fn a_volatile_upper_is_mounted_once() {
         return;
     }
     let fixture = Fixture::new();
-    fixture.roots.uppers().create("step").unwrap();
+    fixture.roots.uppers().create("step", UpperLimits::default()).unwrap();
     let mount = |volatile| fixture.roots.mount(&[], "step", fixture.userns.fd(), BASE, volatile);
     let root = mount(true).unwrap();
     chown(&root, "etc/hosts", BASE + 1);
@@ -169,7 +170,7 @@ fn a_base_that_is_not_the_namespaces_is_an_error() {
         return;
     }
     let fixture = Fixture::new();
-    fixture.roots.uppers().create("s").unwrap();
+    fixture.roots.uppers().create("s", UpperLimits::default()).unwrap();
     // An owner without an id in the mapping cannot use the work directory: the kernel would mount
     // read-only and say nothing.
     let error = fixture.roots.mount(&[], "s", fixture.userns.fd(), 5, false).unwrap_err();
@@ -190,7 +191,7 @@ fn errors_name_what_is_missing() {
     let fixture = Fixture::new();
     let error = fixture.mount(&[], "none").unwrap_err();
     assert!(matches!(error, RootsError::NoUpper { .. }), "{error:?}");
-    fixture.roots.uppers().create("s").unwrap();
+    fixture.roots.uppers().create("s", UpperLimits::default()).unwrap();
     let bad = fixture.dir.path().join("bad-index");
     fs::write(&bad, vec![0; 4096]).unwrap();
     let layer = LayerSource { index: bad, devices: Vec::new() };

@@ -1,11 +1,13 @@
-//! `DirectoryUppers` on this host.
+//! Uppers on this host: directories, and both kinds together.
 
 #![expect(clippy::print_stdout, reason = "a test says what it skips")]
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
 
-use kiln_roots::{DirectoryUppers, UpperStore as _, conformance};
+use kiln_roots::{
+    DirectoryUppers, HostUppers, ImageUppers, UpperKind, UpperLimits, UpperStore as _, conformance,
+};
 use rustix::fs::{CWD, IFlags, RenameFlags, ioctl_getflags, ioctl_setflags, renameat_with};
 
 #[test]
@@ -37,7 +39,7 @@ fn opening_finishes_what_was_cut_off() {
 fn what_is_counted_never_leads_out() {
     let dir = tempfile::tempdir().unwrap();
     let uppers = DirectoryUppers::open(&dir.path().join("uppers")).unwrap();
-    uppers.create("x").unwrap();
+    uppers.create("x", UpperLimits::default()).unwrap();
     let upper = uppers.path("x").unwrap();
     let outside = dir.path().join("outside");
     fs::create_dir(&outside).unwrap();
@@ -71,7 +73,7 @@ fn what_is_counted_never_leads_out() {
 fn remove_marked_files() {
     let dir = tempfile::tempdir().unwrap();
     let uppers = DirectoryUppers::open(dir.path()).unwrap();
-    uppers.create("x").unwrap();
+    uppers.create("x", UpperLimits::default()).unwrap();
     let upper = uppers.path("x").unwrap();
     fs::create_dir(upper.join("d")).unwrap();
     for name in ["d/immutable", "d/append"] {
@@ -90,4 +92,50 @@ fn remove_marked_files() {
     }
     assert!(uppers.remove("x").unwrap());
     assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn both_kinds_live_beside_each_other() {
+    let dir = tempfile::tempdir().unwrap();
+    if let Err(error) = ImageUppers::probe(dir.path()) {
+        println!("SKIP this host has no images: {error}");
+        return;
+    }
+    let limits = UpperLimits { bytes: 40 << 20 };
+    for (id, kind) in [("d", UpperKind::Directory), ("i", UpperKind::Image)] {
+        let uppers = HostUppers::open(dir.path(), kind).unwrap();
+        assert_eq!(uppers.bounded(), kind == UpperKind::Image);
+        uppers.create(id, limits).unwrap();
+        fs::write(uppers.path(id).unwrap().join("name"), id).unwrap();
+    }
+    assert!(dir.path().join("d/u/name").is_file());
+    assert!(dir.path().join("i.ext4").is_file());
+    for kind in [UpperKind::Directory, UpperKind::Image] {
+        let uppers = HostUppers::open(dir.path(), kind).unwrap();
+        assert_eq!(uppers.list().unwrap(), ["d", "i"]);
+        for id in ["d", "i"] {
+            let changes = uppers.path(id).unwrap();
+            assert_eq!(fs::read_to_string(changes.join("name")).unwrap(), id);
+            assert!(uppers.create(id, limits).is_err(), "{id} is taken, whatever kind it is");
+        }
+    }
+    let uppers = HostUppers::open(dir.path(), UpperKind::Image).unwrap();
+    for id in ["d", "i"] {
+        assert!(uppers.remove(id).unwrap());
+        assert!(!uppers.exists(id).unwrap());
+    }
+    assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+}
+
+#[test]
+fn the_host_conforms_with_either_kind() {
+    let dir = tempfile::tempdir().unwrap();
+    if let Err(error) = ImageUppers::probe(dir.path()) {
+        println!("SKIP this host has no images: {error}");
+        return;
+    }
+    for kind in [UpperKind::Directory, UpperKind::Image] {
+        let uppers = HostUppers::open(&dir.path().join("uppers"), kind).unwrap();
+        conformance::upper_store::check(&uppers);
+    }
 }

@@ -6,7 +6,7 @@ use std::fs::{self, DirBuilder, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,7 +16,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
-use super::{UpperStore, Usage};
+use super::{Changes, UpperLimits, UpperStore, Usage, at, check_id, make_private};
 use crate::{RootsError, removal};
 
 /// Prefix of what is on its way in or out; no id begins like this.
@@ -25,8 +25,7 @@ const DOOMED: &str = ".removing-";
 
 /// Uppers under `<dir>/<id>/{u,w}`.
 ///
-/// Files in them have the ids that the sandbox sees, which are also ids of this host, and keep their
-/// setuid bits: `dir` is closed to everybody but its owner.
+/// Nothing bounds what they hold but the file system that they are on.
 #[derive(Debug)]
 pub struct DirectoryUppers {
     dir: PathBuf,
@@ -37,9 +36,7 @@ impl DirectoryUppers {
     /// The uppers in `dir`, which is made if need be. Removes what an earlier process left half-made
     /// or half-removed, so only one process may have the directory open.
     pub fn open(dir: &Path) -> Result<Self, RootsError> {
-        DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(at("make", dir))?;
-        fs::set_permissions(dir, Permissions::from_mode(0o700))
-            .map_err(at("set the mode of", dir))?;
+        make_private(dir)?;
         let uppers = Self { dir: dir.to_owned(), counter: AtomicU64::new(0) };
         for entry in fs::read_dir(dir).map_err(at("read", dir))? {
             let entry = entry.map_err(at("read", dir))?;
@@ -64,7 +61,7 @@ impl DirectoryUppers {
 }
 
 impl UpperStore for DirectoryUppers {
-    fn create(&self, id: &str) -> Result<(), RootsError> {
+    fn create(&self, id: &str, _limits: UpperLimits) -> Result<(), RootsError> {
         let upper = self.upper(id)?;
         let draft = self.aside(DRAFT, id);
         let make = |path: &Path, mode: u32| {
@@ -77,6 +74,7 @@ impl UpperStore for DirectoryUppers {
         let made = make(&draft, 0o700)
             .and_then(|()| make(&draft.join("u"), 0o755))
             .and_then(|()| make(&draft.join("w"), 0o700))
+            .and_then(|()| kiln_failpoint::reach("upper.drafted").map_err(at("make", &draft)))
             .and_then(|()| match renameat_with(CWD, &draft, CWD, &upper, RenameFlags::NOREPLACE) {
                 Ok(()) => Ok(()),
                 Err(Errno::EXIST) => Err(RootsError::UpperExists { id: id.to_owned() }),
@@ -85,7 +83,12 @@ impl UpperStore for DirectoryUppers {
         if made.is_err() {
             let _ = fs::remove_dir_all(&draft);
         }
+        kiln_failpoint::pass("upper.created");
         made
+    }
+
+    fn bounded(&self) -> bool {
+        false
     }
 
     fn exists(&self, id: &str) -> Result<bool, RootsError> {
@@ -97,9 +100,9 @@ impl UpperStore for DirectoryUppers {
         }
     }
 
-    fn path(&self, id: &str) -> Result<PathBuf, RootsError> {
+    fn path(&self, id: &str) -> Result<Changes, RootsError> {
         if self.exists(id)? {
-            Ok(self.dir.join(id).join("u"))
+            Ok(Changes::at(self.dir.join(id).join("u")))
         } else {
             Err(RootsError::NoUpper { id: id.to_owned() })
         }
@@ -115,6 +118,14 @@ impl UpperStore for DirectoryUppers {
         }
     }
 
+    fn rest(&self, id: &str) -> Result<(), RootsError> {
+        check_id(id)
+    }
+
+    fn abandon(&self, id: &str) -> Result<(), RootsError> {
+        check_id(id)
+    }
+
     fn remove(&self, id: &str) -> Result<bool, RootsError> {
         let upper = self.upper(id)?;
         let doomed = self.aside(DOOMED, id);
@@ -123,6 +134,7 @@ impl UpperStore for DirectoryUppers {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(false),
             Err(source) => return Err(at("remove", &upper)(source)),
         }
+        kiln_failpoint::reach("upper.doomed").map_err(at("remove", &doomed))?;
         removal::remove_tree(&doomed)?;
         Ok(true)
     }
@@ -133,6 +145,7 @@ impl UpperStore for DirectoryUppers {
             let entry = entry.map_err(at("read", &self.dir))?;
             if let Some(name) = entry.file_name().to_str()
                 && check_id(name).is_ok()
+                && entry.file_type().map_err(at("look at", &entry.path()))?.is_dir()
             {
                 ids.push(name.to_owned());
             }
@@ -144,11 +157,11 @@ impl UpperStore for DirectoryUppers {
     fn usage(&self, id: &str) -> Result<Usage, RootsError> {
         let path = self.path(id)?;
         let look = |action: &'static str| {
-            let path = path.clone();
+            let path = path.to_path_buf();
             move |error: Errno| at(action, &path)(error.into())
         };
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-        let top = openat(CWD, &path, flags, Mode::empty()).map_err(look("open"))?;
+        let top = openat(CWD, &*path, flags, Mode::empty()).map_err(look("open"))?;
         let mut usage = Usage::default();
         let mut linked = HashSet::new();
         let mut pending = vec![PathBuf::from(".")];
@@ -188,18 +201,4 @@ impl Usage {
         self.bytes += found.st_blocks.cast_unsigned() * 512;
         self.inodes += 1;
     }
-}
-
-fn check_id(id: &str) -> Result<(), RootsError> {
-    let bytes = id.as_bytes();
-    let word = |byte: &u8| byte.is_ascii_alphanumeric();
-    let fine = bytes.len() <= 128
-        && bytes.first().is_some_and(word)
-        && bytes.iter().all(|byte| word(byte) || matches!(byte, b'_' | b'-' | b'.'));
-    if fine { Ok(()) } else { Err(RootsError::BadId { id: id.chars().take(200).collect() }) }
-}
-
-fn at(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> RootsError + use<> {
-    let path = path.to_owned();
-    move |source| RootsError::Io { action, path, source }
 }

@@ -1,0 +1,62 @@
+//! The tars that hold a layer's file data.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+
+use kiln_layer::{Extent, Index};
+use kiln_types::DiffId;
+
+use crate::{LayerSource, RootsError};
+
+/// Bytes of a tar's block.
+const BLOCK: u64 = 512;
+
+/// The open tars of one layer.
+#[derive(Debug)]
+pub(super) struct Files {
+    /// The index, for messages.
+    pub(super) index: PathBuf,
+    tars: HashMap<DiffId, File>,
+}
+
+impl Files {
+    /// Opens the tars, which have to be those that the index names, of the sizes that it gives them.
+    pub(super) fn open(index: &Index, layer: &LayerSource) -> Result<Self, RootsError> {
+        let mismatch = |problem| RootsError::Mismatch { index: layer.index.clone(), problem };
+        let named = index.devices();
+        if named.len() != layer.devices.len() {
+            let found = layer.devices.len();
+            return Err(mismatch(format!("it names {} tars, not {found}", named.len())));
+        }
+        let mut tars = HashMap::new();
+        for ((diff_id, blocks), path) in named.iter().zip(index.device_blocks()).zip(&layer.devices)
+        {
+            let io =
+                |action| move |source| RootsError::Io { action, path: path.to_owned(), source };
+            let file = File::open(path).map_err(io("open the tar"))?;
+            let size = file.metadata().map_err(io("look at the tar"))?.size();
+            if size.div_ceil(BLOCK) != u64::from(*blocks) {
+                return Err(mismatch(format!(
+                    "{} has {size} bytes, not {blocks} blocks of {BLOCK}",
+                    path.display()
+                )));
+            }
+            tars.insert(*diff_id, file);
+        }
+        Ok(Self { index: layer.index.clone(), tars })
+    }
+
+    /// Fills `buffer` from the start of `extent` plus `skip`.
+    pub(super) fn read(&self, extent: &Extent, skip: u64, buffer: &mut [u8]) -> io::Result<()> {
+        let tar = self.tars.get(&extent.tar).ok_or(io::ErrorKind::NotFound)?;
+        tar.read_exact_at(buffer, extent.offset + skip)
+    }
+
+    /// The path of the index.
+    pub(super) fn index(&self) -> &Path {
+        &self.index
+    }
+}
