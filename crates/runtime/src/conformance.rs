@@ -1,5 +1,9 @@
-//! What every driver must do, as a suite that panics where it does not.
+//! What every driver must do, as a suite that panics where it does not. What does not apply to a driver
+//! is said, as a line that begins with `SKIP`.
 
+#![expect(clippy::print_stdout, reason = "a suite of tests says what it skips")]
+
+mod escape;
 mod isolation;
 mod life;
 mod limits;
@@ -9,7 +13,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use kiln_types::SandboxId;
 
-use crate::agent::ExecSpec;
+use crate::agent::{AgentError, ExecSpec};
 use crate::runtime::{Limits, RootSource, Running, Runtime, RuntimeError, SandboxSpec};
 
 /// A driver under test.
@@ -19,6 +23,17 @@ pub trait Subject: Sync {
 
     /// A new disk over an image that has a POSIX shell, coreutils, and the user `nobody`.
     fn disk(&self) -> Box<dyn Disk>;
+
+    /// Whether sandboxes have a kernel of their own: what root does to that one is nobody's loss.
+    fn own_kernel(&self) -> bool {
+        false
+    }
+
+    /// Whether a sandbox that is out of memory or processes loses some of those, and no more. Where it has
+    /// a kernel of its own, that may be what the host ends, and the whole sandbox with it.
+    fn outlives_exhaustion(&self) -> bool {
+        true
+    }
 }
 
 /// The disk of one sandbox, which outlives it.
@@ -35,6 +50,7 @@ pub async fn run(subject: &dyn Subject) {
     life::run(subject).await;
     limits::run(subject).await;
     isolation::run(subject).await;
+    escape::run(subject).await;
 }
 
 /// A sandbox with small limits.
@@ -46,6 +62,7 @@ fn spec() -> SandboxSpec {
         limits: Limits { vcpu: 1, memory: 256 << 20, pids: 64 },
         slot: None,
         network: false,
+        driver: None,
     }
 }
 
@@ -67,6 +84,15 @@ async fn with_sandbox(subject: &dyn Subject, spec: SandboxSpec, test: impl Async
 
 /// The exit code and the output of a shell command.
 async fn sh(running: &Running, user: Option<&str>, script: &str) -> (i32, String) {
+    try_sh(running, user, script).await.expect("a command runs")
+}
+
+/// As [`sh`], where the sandbox may end meanwhile.
+async fn try_sh(
+    running: &Running,
+    user: Option<&str>,
+    script: &str,
+) -> Result<(i32, String), AgentError> {
     let path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
     let spec = ExecSpec {
         argv: ["/bin/sh", "-c", script].map(String::from).to_vec(),
@@ -76,10 +102,10 @@ async fn sh(running: &Running, user: Option<&str>, script: &str) -> (i32, String
         pty: None,
         timeout: Some(PATIENCE),
     };
-    let output = running.agent.run(spec, Bytes::new(), 1 << 20).await.expect("a command runs");
+    let output = running.agent.run(spec, Bytes::new(), 1 << 20).await?;
     let mut text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.push_str(&String::from_utf8_lossy(&output.stderr));
-    (output.status.code, text.trim_end().to_owned())
+    Ok((output.status.code, text.trim_end().to_owned()))
 }
 
 /// The output of a command that must work.

@@ -116,6 +116,11 @@ impl HostBlock {
         Ok(())
     }
 
+    /// A directory beside the claims, for mounts that only some processes see.
+    pub(crate) fn mount_point(&self) -> PathBuf {
+        self.run_dir.join("root")
+    }
+
     /// The block's number, `0..COUNT`.
     pub fn number(&self) -> u8 {
         self.number

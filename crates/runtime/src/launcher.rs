@@ -8,6 +8,7 @@
 //! Each parked process speaks to the daemon over a socket of its own. When the daemon ends, however it
 //! ends, these sockets and the launcher's close, and all of these processes end; sandboxes run on.
 
+mod again;
 mod channel;
 mod devices;
 mod init;
@@ -25,16 +26,21 @@ mod zygote;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
+pub use again::launcher_main;
+pub(crate) use init::TERMINALS;
+pub(crate) use kernel_files::{PROC_HIDDEN, PROC_READ_ONLY};
 pub(crate) use message::Launch;
-pub(crate) use tree::CA_BUNDLE;
+pub(crate) use privileges::{KEPT, OPEN_FILES, STACK};
+pub(crate) use tree::{AGENT, AGENT_SOURCE, CA_BUNDLE, LINK};
 
+use again::{Current, Place};
 use step::Failure;
 
 use channel::Channel;
-use message::{Report, Task};
+use message::{Order, Report, Task};
 
 /// How long the launcher may take to come up.
 const START_DEADLINE: Duration = Duration::from_secs(10);
@@ -58,8 +64,8 @@ pub enum LauncherError {
         #[source]
         source: io::Error,
     },
-    /// The process that should answer is gone. When it is the launcher itself, the daemon has to be
-    /// restarted; sandboxes that run are not affected.
+    /// The process that should answer is gone. When it is the launcher itself, the next call starts
+    /// another one ([`Launcher::replaceable`]); sandboxes that run are not affected.
     #[error("{process} ended before it had done what was asked of it")]
     Gone {
         /// Which process.
@@ -94,8 +100,8 @@ impl From<Failure> for LauncherError {
 /// The daemon's handle on its launcher. The launcher ends when the last handle is dropped.
 #[derive(Clone, Debug)]
 pub struct Launcher {
-    channel: Arc<Channel>,
-    /// How many files it was given to keep.
+    place: Arc<Place>,
+    /// How many files were given to be kept.
     kept: Arc<AtomicU32>,
 }
 
@@ -109,12 +115,30 @@ impl Launcher {
         let (ours, theirs) = Channel::pair().map_err(link)?;
         let fork = crate::sys::fork(|| zygote::run(&theirs));
         drop(theirs);
-        fork.map_err(|source| LauncherError::Step { step: "fork the launcher".into(), source })?;
+        let pid = fork
+            .map_err(|source| LauncherError::Step { step: "fork the launcher".into(), source })?;
         let deadline = Instant::now() + START_DEADLINE;
         match expect_report(&ours, zygote::NAME, deadline)? {
-            Some((Report::Ready, _)) => Ok(Self { channel: Arc::new(ours), kept: Arc::default() }),
+            Some((Report::Ready, _)) => Ok(Self {
+                place: Arc::new(Place::new(Current::new(ours, pid, 0))),
+                kept: Arc::default(),
+            }),
             other => Err(unexpected(zygote::NAME, other)),
         }
+    }
+
+    /// Has a launcher that dies replaced by this very program, executed with `arguments`: with these it
+    /// has to call [`launcher_main`] first thing in `main`.
+    #[must_use]
+    pub fn replaceable(self, arguments: &[&str]) -> Self {
+        self.place.set_arguments(arguments.iter().map(ToString::to_string).collect());
+        self
+    }
+
+    /// Changes whenever another launcher has taken the place of a dead one. What the dead one kept is
+    /// gone then.
+    pub(crate) fn generation(&self) -> u64 {
+        self.place.generation()
     }
 
     /// Parks a process whose id 0 will be `id_base` on the host. It is born in `cgroup`, the directory
@@ -124,11 +148,19 @@ impl Launcher {
         id_base: u32,
         cgroup: Option<BorrowedFd<'_>>,
     ) -> Result<Parked, LauncherError> {
+        self.place.with(|launcher| Self::park_by(launcher, id_base, cgroup))
+    }
+
+    fn park_by(
+        launcher: &Current,
+        id_base: u32,
+        cgroup: Option<BorrowedFd<'_>>,
+    ) -> Result<Parked, LauncherError> {
         let link = |source| LauncherError::Link { process: parked::NAME, source };
         let (control, theirs) = Channel::pair().map_err(link)?;
         let mut fds = vec![theirs.as_fd()];
         fds.extend(cgroup);
-        self.send(&Task::Park { id_base }, &fds)?;
+        send(launcher, &Task::Park { id_base }, &fds)?;
         drop(theirs);
         let report = expect_report(&control, parked::NAME, Instant::now() + PARK_DEADLINE)?;
         let Some((Report::Parked { pid }, fds)) = report else {
@@ -139,31 +171,36 @@ impl Launcher {
                 process: parked::NAME,
                 answer: format!("{} descriptors", fds.len()),
             })?;
-        Ok(Parked { control, pid, userns, netns })
+        let (replaced, generation) = (Arc::clone(&launcher.replaced), launcher.generation);
+        Ok(Parked { control, pid, userns, netns, replaced, generation })
     }
 
     /// Has the launcher keep a copy of `file`, from its current position on, for sandboxes to be shown.
     /// Gives the name of the copy. It stays as long as the launcher.
     pub(crate) fn keep(&self, file: BorrowedFd<'_>) -> Result<String, LauncherError> {
+        self.place.with(|launcher| self.keep_by(launcher, file))
+    }
+
+    fn keep_by(&self, launcher: &Current, file: BorrowedFd<'_>) -> Result<String, LauncherError> {
         let link = |source| LauncherError::Link { process: zygote::NAME, source };
         let (answers, theirs) = Channel::pair().map_err(link)?;
         let name = format!("file-{}", self.kept.fetch_add(1, Ordering::Relaxed));
-        self.send(&Task::Keep { name: name.clone() }, &[theirs.as_fd(), file])?;
+        send(launcher, &Task::Keep { name: name.clone() }, &[theirs.as_fd(), file])?;
         drop(theirs);
         match expect_report(&answers, zygote::NAME, Instant::now() + KEEP_DEADLINE)? {
             Some((Report::Ready, _)) => Ok(name),
             other => Err(unexpected(zygote::NAME, other)),
         }
     }
+}
 
-    fn send(&self, task: &Task, fds: &[BorrowedFd<'_>]) -> Result<(), LauncherError> {
-        self.channel.send(task, fds).map_err(|source| match source.kind() {
-            io::ErrorKind::BrokenPipe
-            | io::ErrorKind::ConnectionRefused
-            | io::ErrorKind::ConnectionReset => LauncherError::Gone { process: zygote::NAME },
-            _ => LauncherError::Link { process: zygote::NAME, source },
-        })
-    }
+fn send(launcher: &Current, task: &Task, fds: &[BorrowedFd<'_>]) -> Result<(), LauncherError> {
+    launcher.channel.send(task, fds).map_err(|source| match source.kind() {
+        io::ErrorKind::BrokenPipe
+        | io::ErrorKind::ConnectionRefused
+        | io::ErrorKind::ConnectionReset => LauncherError::Gone { process: zygote::NAME },
+        _ => LauncherError::Link { process: zygote::NAME, source },
+    })
 }
 
 /// A process that waits to become a sandbox. It ends when this is dropped.
@@ -176,6 +213,10 @@ pub(crate) struct Parked {
     pub(crate) userns: OwnedFd,
     /// The network namespace of the sandbox, owned by its user namespace.
     pub(crate) netns: OwnedFd,
+    /// Whether its launcher has been replaced: then it does not see files that were kept since.
+    replaced: Arc<AtomicBool>,
+    /// Which launcher that was, as [`Launcher::generation`] counts.
+    pub(crate) generation: u64,
 }
 
 /// Descriptors that a sandbox is launched with.
@@ -185,6 +226,15 @@ pub(crate) struct LaunchFds {
     pub(crate) root: OwnedFd,
     /// The socket on which the agent is to listen.
     pub(crate) listener: OwnedFd,
+}
+
+/// A root that was put together.
+#[derive(Debug)]
+pub(crate) struct Assembled {
+    /// The root and all that is mounted in it: a detached tree.
+    pub(crate) tree: OwnedFd,
+    /// Files that the image has no place for and that were left out.
+    pub(crate) skipped: Vec<String>,
 }
 
 /// A sandbox's PID 1.
@@ -201,20 +251,14 @@ pub(crate) struct Launched {
 impl Parked {
     /// Whether the process still waits.
     pub(crate) fn is_alive(&self) -> bool {
-        !self.control.is_closed()
+        !self.control.is_closed() && !self.replaced.load(Ordering::Acquire)
     }
 
     /// Turns the process into a sandbox. Blocks until the agent's program has been started, which
     /// is before it answers. After an error no process of the sandbox is left.
-    pub(crate) fn launch(self, launch: &Launch, fds: LaunchFds) -> Result<Launched, LauncherError> {
+    pub(crate) fn launch(self, launch: Launch, fds: LaunchFds) -> Result<Launched, LauncherError> {
         let process = parked::NAME;
-        let sent = [fds.root.as_fd(), fds.listener.as_fd()];
-        self.control.send(launch, &sent).map_err(|source| match source.kind() {
-            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
-                LauncherError::Gone { process }
-            }
-            _ => LauncherError::Link { process, source },
-        })?;
+        self.order(&Order::Launch(launch), &[fds.root.as_fd(), fds.listener.as_fd()])?;
         drop(fds);
         let mut launched = None;
         match self.follow(&mut launched) {
@@ -224,6 +268,39 @@ impl Parked {
                 Err(error)
             }
         }
+    }
+
+    /// Has the process put a root together, which another program then starts a sandbox in, and end. Its
+    /// namespaces live on with the descriptors of this value. Blocks.
+    pub(crate) fn assemble(
+        &self,
+        launch: Launch,
+        root: BorrowedFd<'_>,
+        sys: bool,
+        link: Option<BorrowedFd<'_>>,
+    ) -> Result<Assembled, LauncherError> {
+        let fds: Vec<_> = [root].into_iter().chain(link).collect();
+        self.order(&Order::Assemble { launch, sys }, &fds)?;
+        match expect_report(&self.control, parked::NAME, Instant::now() + LAUNCH_DEADLINE)? {
+            Some((Report::Assembled { skipped }, mut fds)) => match fds.pop() {
+                Some(tree) => Ok(Assembled { tree, skipped }),
+                None => Err(LauncherError::Confused {
+                    process: parked::NAME,
+                    answer: "a root without a descriptor".into(),
+                }),
+            },
+            other => Err(unexpected(parked::NAME, other)),
+        }
+    }
+
+    fn order(&self, order: &Order, fds: &[BorrowedFd<'_>]) -> Result<(), LauncherError> {
+        let process = parked::NAME;
+        self.control.send(order, fds).map_err(|source| match source.kind() {
+            io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset => {
+                LauncherError::Gone { process }
+            }
+            _ => LauncherError::Link { process, source },
+        })
     }
 
     /// Reads reports until the last process that could report has executed the agent. Two processes

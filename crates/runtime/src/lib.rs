@@ -8,10 +8,12 @@ pub mod agent;
 pub mod cgroup;
 #[cfg(feature = "conformance")]
 pub mod conformance;
+pub mod drivers;
 pub mod host;
 pub mod launcher;
 pub mod native;
 pub mod network;
+pub mod oci;
 pub mod probe;
 pub mod runtime;
 
@@ -19,8 +21,10 @@ mod seccomp;
 #[allow(unsafe_code, reason = "the kernel interfaces that rustix does not have")]
 mod sys;
 
-pub use launcher::{Launcher, LauncherError};
+pub use drivers::Drivers;
+pub use launcher::{Launcher, LauncherError, launcher_main};
 pub use native::{NativeConfig, NativeRuntime};
+pub use oci::{OciConfig, OciRuntime};
 
 pub use probe::probe;
 pub use runtime::{

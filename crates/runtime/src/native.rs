@@ -7,6 +7,7 @@
 
 mod adopt;
 mod ca_bundle;
+mod engine;
 mod files;
 mod host;
 mod pool;
@@ -16,6 +17,7 @@ mod sandbox;
 mod slots;
 mod start;
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +25,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use kiln_types::SandboxId;
 
-use self::host::{Host, blocking, complete};
+use self::engine::Namespaces;
+use self::host::{Host, complete};
 use self::pool::Pool;
 use self::prepared::{KILL_DEADLINE, cgroup, prepare};
 use self::sandbox::{Live, Phase, Table};
@@ -46,6 +49,14 @@ pub const CA_ENV: [&str; 6] = [
 
 /// Where a sandbox finds the host's CA bundle, if one is configured.
 pub const CA_BUNDLE: &str = crate::launcher::CA_BUNDLE;
+
+pub(crate) use self::engine::{Engine, Ready};
+pub(crate) use self::host::blocking;
+pub(crate) use self::prepared::{cgroup as cgroup_error, launcher as launcher_error};
+pub(crate) use self::process::has_ended;
+
+/// The driver's name.
+pub(crate) const NAME: &str = "native";
 
 /// How long freezing and thawing may take.
 const FREEZE_DEADLINE: Duration = Duration::from_secs(10);
@@ -89,12 +100,14 @@ pub struct NativeRuntime {
     parts: Parts,
 }
 
-/// What each operation works with.
+/// What each operation works with. Drivers that differ in nothing but their engine share the rest: a slot,
+/// a control group and a link are the same thing for all of them, and one sweep finds what any has left.
 #[derive(Clone, Debug)]
-struct Parts {
+pub(crate) struct Parts {
     host: Arc<Host>,
     table: Table,
     pool: Arc<Pool>,
+    engine: Arc<dyn Engine>,
 }
 
 impl NativeRuntime {
@@ -107,7 +120,31 @@ impl NativeRuntime {
         let size = config.pool;
         let host = Arc::new(Host::set_up(config, launcher, slots).await?);
         let pool = Arc::new(Pool::start(&host, size));
-        Ok(Arc::new(Self { parts: Parts { host, table: Table::default(), pool } }))
+        let parts = Parts { host, table: Table::default(), pool, engine: Arc::new(Namespaces) };
+        Ok(Arc::new(Self { parts }))
+    }
+
+    /// A directory that everybody can look up and in which nothing is, for runtimes to mount on.
+    pub(crate) fn mount_point(&self) -> Result<PathBuf, RuntimeError> {
+        let path = self.parts.host.config.block.mount_point();
+        let failed = |source| RuntimeError::State {
+            action: "make a directory for all to look up at",
+            path: path.clone(),
+            source,
+        };
+        std::fs::create_dir_all(&path).map_err(failed)?;
+        for path in path.ancestors().take(2) {
+            // Whatever the daemon's umask is.
+            let mode = std::fs::metadata(path).map_err(failed)?.permissions().mode();
+            let passable = std::fs::Permissions::from_mode(mode | 0o111);
+            std::fs::set_permissions(path, passable).map_err(failed)?;
+        }
+        Ok(path)
+    }
+
+    /// The same host, and the same sandboxes, with another way to start them.
+    pub(crate) fn with_engine(&self, engine: Arc<dyn Engine>) -> Parts {
+        Parts { engine, ..self.parts.clone() }
     }
 
     /// Gives back what was prepared. Sandboxes run on. Call this before the daemon ends; without it
@@ -149,8 +186,43 @@ impl NativeRuntime {
 
 #[async_trait]
 impl Runtime for NativeRuntime {
-    fn name(&self) -> &'static str {
-        "native"
+    fn name(&self) -> &str {
+        self.parts.name()
+    }
+
+    async fn create(
+        &self,
+        spec: SandboxSpec,
+        root: Box<dyn RootSource>,
+    ) -> Result<Running, RuntimeError> {
+        self.parts.create(spec, root).await
+    }
+
+    async fn adopt(&self, spec: SandboxSpec) -> Result<Option<Running>, RuntimeError> {
+        self.parts.adopt(spec).await
+    }
+
+    async fn stop(&self, id: SandboxId, grace: Duration) -> Result<(), RuntimeError> {
+        self.parts.stop(id, grace).await
+    }
+
+    async fn freeze(&self, id: SandboxId) -> Result<(), RuntimeError> {
+        self.parts.freeze(id).await
+    }
+
+    async fn thaw(&self, id: SandboxId) -> Result<(), RuntimeError> {
+        self.parts.thaw(id).await
+    }
+
+    async fn sweep(&self, alive: &[SandboxId]) -> Result<(), RuntimeError> {
+        self.parts.sweep(alive).await
+    }
+}
+
+#[async_trait]
+impl Runtime for Parts {
+    fn name(&self) -> &str {
+        self.engine.name()
     }
 
     async fn create(
@@ -159,31 +231,31 @@ impl Runtime for NativeRuntime {
         root: Box<dyn RootSource>,
     ) -> Result<Running, RuntimeError> {
         // Tasks of their own, here and below: a caller that goes away must not leave half a sandbox.
-        complete(self.parts.clone().create(spec, root)).await
+        complete(self.clone().create_now(spec, root)).await
     }
 
     async fn adopt(&self, spec: SandboxSpec) -> Result<Option<Running>, RuntimeError> {
-        complete(self.parts.clone().adopt(spec)).await
+        complete(self.clone().adopt_now(spec)).await
     }
 
     async fn stop(&self, id: SandboxId, grace: Duration) -> Result<(), RuntimeError> {
-        complete(self.parts.clone().stop(id, grace)).await
+        complete(self.clone().stop_now(id, grace)).await
     }
 
     async fn freeze(&self, id: SandboxId) -> Result<(), RuntimeError> {
-        let group = self.parts.live(id).await?.group;
+        let group = self.live(id).await?.group;
         let frozen = blocking(move || group.freeze(FREEZE_DEADLINE)).await;
         frozen.map_err(cgroup("freeze", &id.to_string()))
     }
 
     async fn thaw(&self, id: SandboxId) -> Result<(), RuntimeError> {
-        let group = self.parts.live(id).await?.group;
+        let group = self.live(id).await?.group;
         let thawed = blocking(move || group.thaw(FREEZE_DEADLINE)).await;
         thawed.map_err(cgroup("thaw", &id.to_string()))
     }
 
     async fn sweep(&self, alive: &[SandboxId]) -> Result<(), RuntimeError> {
-        let (parts, alive) = (self.parts.clone(), alive.to_vec());
+        let (parts, alive) = (self.clone(), alive.to_vec());
         complete(async move { adopt::sweep(&parts.host, &parts.table, &alive).await }).await
     }
 }
@@ -193,7 +265,7 @@ impl Parts {
         self.table.live(id).await.ok_or(RuntimeError::NotRunning { id })
     }
 
-    async fn create(
+    async fn create_now(
         self,
         spec: SandboxSpec,
         root: Box<dyn RootSource>,
@@ -206,6 +278,14 @@ impl Parts {
             if let Phase::Live(_) = *phase {
                 return Err(RuntimeError::Busy { id, what: "it runs".to_owned() });
             }
+            // Before a prepared process is chosen: it has to be one of the launcher that keeps the copy,
+            // and to ask for that is what shows that a launcher is dead.
+            let host = Arc::clone(&self.host);
+            blocking(move || match &host.ca_bundle {
+                Some(bundle) => bundle.copy(id, &host.launcher, None).map(drop),
+                None => Ok(()),
+            })
+            .await?;
             let ready = match spec.slot {
                 None if spec.network => self.pool.take(&self.host).await,
                 _ => None,
@@ -214,7 +294,8 @@ impl Parts {
                 Some(prepared) => prepared,
                 None => prepare(&self.host, id, spec.slot, spec.network).await?,
             };
-            let live = start::start(&self.host, &self.table, spec, root, prepared).await?;
+            let live =
+                start::start(&self.host, &self.table, &self.engine, spec, root, prepared).await?;
             let running = live.running.clone();
             *phase = Phase::Live(live);
             Ok(running)
@@ -225,7 +306,7 @@ impl Parts {
         result
     }
 
-    async fn adopt(self, spec: SandboxSpec) -> Result<Option<Running>, RuntimeError> {
+    async fn adopt_now(self, spec: SandboxSpec) -> Result<Option<Running>, RuntimeError> {
         let id = spec.id;
         let entry = self.table.entry(id);
         let result = async {
@@ -246,7 +327,7 @@ impl Parts {
         result
     }
 
-    async fn stop(self, id: SandboxId, grace: Duration) -> Result<(), RuntimeError> {
+    async fn stop_now(self, id: SandboxId, grace: Duration) -> Result<(), RuntimeError> {
         let entry = self.table.entry(id);
         let result = async {
             let mut phase = entry.phase.lock().await;
@@ -293,6 +374,7 @@ async fn end(id: SandboxId, live: Live, grace: Duration) -> Result<(), RuntimeEr
     }
     if exit.borrow().is_none() {
         blocking(move || group.kill()).await.map_err(cgroup("kill", &name))?;
+        kiln_failpoint::pass("sandbox.killed");
     }
     let after = KILL_DEADLINE + FREEZE_DEADLINE;
     match tokio::time::timeout(after, exit.wait_for(Option::is_some)).await {

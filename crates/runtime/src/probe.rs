@@ -4,7 +4,6 @@
 //! on, and leaves nothing behind. None may hold the others up: whatever does not answer in time is
 //! reported as such. That a device exists is told, but nothing is concluded from it.
 
-mod erofs;
 mod kernel;
 
 use std::path::Path;
@@ -37,11 +36,10 @@ impl Lack {
 type Probe = (&'static str, fn(&Path) -> Finding);
 
 /// In the order in which they are reported.
-const PROBES: [Probe; 9] = [
+const PROBES: [Probe; 8] = [
     ("privileges", kernel::privileges),
     ("user namespaces", kernel::user_namespaces),
     ("overlayfs", kernel::overlayfs),
-    ("erofs", erofs::mount),
     ("id-mapped mounts", kernel::idmapped_mounts),
     ("control groups", kernel::control_groups),
     ("nftables", kernel::nftables),

@@ -21,7 +21,7 @@ use crate::agent::Agent;
 #[async_trait]
 pub trait Runtime: Send + Sync + fmt::Debug {
     /// The driver's name, as configuration and `doctor` use it.
-    fn name(&self) -> &'static str;
+    fn name(&self) -> &str;
 
     /// Starts a sandbox and waits until its agent answers.
     ///
@@ -68,6 +68,8 @@ pub struct SandboxSpec {
     pub slot: Option<Slot>,
     /// Whether it is to have a way out to the network; loopback is always there.
     pub network: bool,
+    /// The driver that is to run it, where there are several; `None` for the configured one.
+    pub driver: Option<String>,
 }
 
 /// Hard limits, in force from the first instruction of the sandbox.
@@ -268,6 +270,27 @@ pub enum RuntimeError {
         /// The cause.
         #[source]
         source: crate::agent::AgentError,
+    },
+    /// The driver that was asked for is none of this daemon's, or cannot be used on this host.
+    #[error("driver `{driver}` {problem}")]
+    Driver {
+        /// The driver, as asked for.
+        driver: String,
+        /// What is wrong with it, as a clause.
+        problem: String,
+    },
+    /// A program that the driver runs has failed.
+    #[error("sandbox {id}: {program} could not {action}")]
+    Program {
+        /// The sandbox.
+        id: SandboxId,
+        /// The program, as configured.
+        program: String,
+        /// What it was to do, as an infinitive.
+        action: &'static str,
+        /// How it ended, and what it said.
+        #[source]
+        source: BoxError,
     },
     /// A file of the runtime's own directory could not be used.
     #[error("could not {action} {}", path.display())]

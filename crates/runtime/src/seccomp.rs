@@ -10,8 +10,11 @@
 
 mod allowed;
 mod assemble;
+mod profile;
 
 use assemble::{Action, Condition, Test};
+
+pub(crate) use profile::profile;
 
 /// A compiled filter.
 #[derive(Debug)]

@@ -4,6 +4,7 @@
 //! fork copies everything that runs.
 
 mod clone;
+mod command;
 mod exec;
 mod exit;
 mod filter;
@@ -12,6 +13,7 @@ mod poll;
 mod process;
 
 pub(crate) use clone::{fork, spawn};
+pub(crate) use command::{Surroundings, surround};
 pub(crate) use exec::execute;
 pub(crate) use exit::wait_status;
 pub(crate) use filter::install as install_filter;

@@ -21,6 +21,8 @@ const NAMED: usize = 8;
 pub struct Group {
     pub(super) v1: Vec<V1>,
     pub(super) v2: Option<PathBuf>,
+    /// Where a runtime may have made groups of the same name. Nothing is only in those.
+    pub(super) others: Vec<PathBuf>,
     pub(super) killed: AtomicBool,
 }
 
@@ -84,6 +86,13 @@ impl Group {
         self.v2.as_ref().map(open).transpose()
     }
 
+    /// The version 2 directory on a host whose limits are all in version 1. What only knows the one kind or
+    /// the other leaves it as it is.
+    pub(crate) fn v2_without_limits(&self) -> Option<&Path> {
+        let limits = ["cpu", "memory", "pids"];
+        self.v2.as_deref().filter(|_| limits.iter().any(|name| self.v1_of(name).is_some()))
+    }
+
     /// The processes in the group, in any hierarchy, in order.
     pub fn pids(&self) -> Result<Vec<u32>, CgroupError> {
         let mut pids = Vec::new();
@@ -105,7 +114,7 @@ impl Group {
     /// [`CgroupError::Busy`] when something still runs in it.
     pub fn remove(&self, deadline: Duration) -> Result<(), CgroupError> {
         let patience = Patience::new(deadline);
-        for path in self.directories() {
+        for path in self.others.iter().map(PathBuf::as_path).chain(self.directories()) {
             loop {
                 match remove_tree(path) {
                     Ok(()) => break,
@@ -144,6 +153,7 @@ impl Group {
         Ok(Group {
             v1: v1.collect(),
             v2: hierarchy.v2.as_ref().map(below),
+            others: hierarchy.others.iter().map(below).collect(),
             killed: AtomicBool::new(false),
         })
     }

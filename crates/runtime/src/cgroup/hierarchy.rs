@@ -19,6 +19,8 @@ pub struct Hierarchy {
     pub(super) v1: Vec<V1>,
     /// The version 2 mount.
     pub(super) v2: Option<PathBuf>,
+    /// The version 1 mounts that no groups are made in, but runtimes may make some.
+    pub(super) others: Vec<PathBuf>,
     /// The needed controllers that are in version 2.
     in_v2: Vec<&'static str>,
 }
@@ -49,7 +51,8 @@ impl Hierarchy {
     /// # Errors
     /// When one of the controllers `cpu`, `memory` and `pids` is nowhere.
     pub fn detect(root: &Path, mountinfo: &str) -> Result<Hierarchy, CgroupError> {
-        let mut hierarchy = Hierarchy { v1: Vec::new(), v2: None, in_v2: Vec::new() };
+        let mut hierarchy =
+            Hierarchy { v1: Vec::new(), v2: None, others: Vec::new(), in_v2: Vec::new() };
         for mount in parse(root, mountinfo) {
             match mount {
                 Mount::V1 { path, controllers } => {
@@ -59,7 +62,9 @@ impl Hierarchy {
                         controllers.iter().any(|c| c == **used) && !hierarchy.v1_with(used)
                     };
                     let controllers: Vec<_> = used.filter(here).copied().collect();
-                    if !controllers.is_empty() {
+                    if controllers.is_empty() {
+                        hierarchy.others.push(path);
+                    } else {
                         hierarchy.v1.push(V1 { path, controllers });
                     }
                 }
@@ -91,6 +96,11 @@ impl Hierarchy {
         }
     }
 
+    /// Where version 2 is mounted.
+    pub(crate) fn v2_root(&self) -> Option<&Path> {
+        self.v2.as_deref()
+    }
+
     /// The names of the groups below `parent` in any hierarchy, in order; none when `parent` is not
     /// there.
     pub fn list(&self, parent: &str) -> Result<Vec<String>, CgroupError> {
@@ -107,7 +117,7 @@ impl Hierarchy {
     /// Removes `parent` itself, which must have no more groups.
     pub fn remove_parent(&self, parent: &str) -> Result<(), CgroupError> {
         plain(parent)?;
-        for mount in self.mounts() {
+        for mount in self.mounts().chain(self.others.iter().map(PathBuf::as_path)) {
             let path = mount.join(parent);
             match fs::remove_dir(&path) {
                 Err(error) if !is_missing(&error) => return Err(failed("remove", &path)(error)),

@@ -12,11 +12,17 @@ pub(super) async fn run(subject: &dyn Subject) {
 
 async fn the_kernels_files_are_there(subject: &dyn Subject) {
     with_sandbox(subject, spec(), async |running| {
-        let script = "test -r /proc/self/status && test -d /sys/class/net && test -c /dev/null \
+        let script = "test -r /proc/self/status && test -d /sys/class && test -c /dev/null \
             && echo x > /dev/null && head -c 4 /dev/urandom | wc -c && test -d /dev/pts \
             && test -w /dev/shm && ls -A /dev/shm | wc -l && test -x /sbin/agent";
         assert_eq!(output(running, script).await, "4\n0");
-        assert_eq!(output(running, "ls /sys/class/net").await, "lo");
+        let interfaces = "sed -n 's/^ *\\([^ ]*\\):.*/\\1/p' /proc/net/dev";
+        assert_eq!(output(running, interfaces).await, "lo");
+        if subject.own_kernel() {
+            println!("SKIP /sys/class/net: what /sys shows is up to the sandbox's own kernel");
+        } else {
+            assert_eq!(output(running, "ls /sys/class/net").await, "lo");
+        }
     })
     .await;
 }
@@ -37,7 +43,13 @@ async fn privileges_of_the_host_are_missing(subject: &dyn Subject) {
             "rm /sbin/agent",
             "hostname other",
         ];
+        // What harms nobody where the kernel is the sandbox's own.
+        let harmless = ["unshare --user true"];
         for script in refused {
+            if subject.own_kernel() && harmless.contains(&script) {
+                println!("SKIP `{script}`: it concerns only the sandbox's own kernel");
+                continue;
+            }
             let (code, text) = sh(running, None, script).await;
             assert_ne!(code, 0, "`{script}` is allowed: {text}");
         }

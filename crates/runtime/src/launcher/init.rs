@@ -24,6 +24,15 @@ pub(super) const NAME: &str = "the sandbox's first process";
 /// The descriptor on which the agent finds its listening socket.
 const LISTENER: i32 = 3;
 
+/// How many terminals a sandbox may have open. The kernel has 4096 for all that are not the host's own,
+/// and one sandbox is not to take them from the others.
+pub(crate) const TERMINALS: &str = "256";
+
+/// How many bytes of `/dev/shm` go with one file in it. Empty files take memory of the kernel's that the
+/// sandbox pays for: without a bound they would fill all that it has, and nothing could be killed to
+/// get it back.
+const BYTES_PER_FILE: u64 = 16 * 1024;
+
 /// What PID 1 starts with.
 pub(super) struct Start<'a> {
     pub(super) launch: &'a Launch,
@@ -78,15 +87,27 @@ fn enter_root(launch: &Launch) -> Result<(), Failure> {
 
 fn mount_devices(root: BorrowedFd<'_>, shm_bytes: u64) -> Result<(), Failure> {
     let shm = shm_bytes.to_string();
+    let shm_files = (shm_bytes / BYTES_PER_FILE).to_string();
     let no_programs = MountAttrFlags::MOUNT_ATTR_NOSUID | MountAttrFlags::MOUNT_ATTR_NOEXEC;
     let mounts: [(&str, &str, &[Setting<'_>], MountAttrFlags); 3] = [
         (
             "devpts",
             "/dev/pts",
-            &[("newinstance", ""), ("gid", "5"), ("mode", "620"), ("ptmxmode", "666")],
+            &[
+                ("newinstance", ""),
+                ("gid", "5"),
+                ("mode", "620"),
+                ("ptmxmode", "666"),
+                ("max", TERMINALS),
+            ],
             no_programs,
         ),
-        ("tmpfs", "/dev/shm", &[("size", &shm), ("mode", "1777")], PLAIN),
+        (
+            "tmpfs",
+            "/dev/shm",
+            &[("size", &shm), ("nr_inodes", &shm_files), ("mode", "1777")],
+            PLAIN,
+        ),
         ("mqueue", "/dev/mqueue", &[], PLAIN),
     ];
     for (kind, path, options, flags) in mounts {

@@ -12,7 +12,7 @@ use super::step::{Failure, Step};
 
 /// Below `/proc`: what says something about the host or lets it be changed. The container engines'
 /// list.
-const PROC_HIDDEN: [&str; 12] = [
+pub(crate) const PROC_HIDDEN: [&str; 12] = [
     "acpi",
     "asound",
     "interrupts",
@@ -27,7 +27,7 @@ const PROC_HIDDEN: [&str; 12] = [
     "vmallocinfo",
 ];
 /// Below `/proc`: for reading only.
-const PROC_READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
+pub(crate) const PROC_READ_ONLY: [&str; 5] = ["bus", "fs", "irq", "sys", "sysrq-trigger"];
 /// Below `/sys`.
 const SYS_HIDDEN: [&str; 3] = ["firmware", "devices/virtual/powercap", "kernel/debug"];
 /// Below `/sys`: a directory for each CPU, in which `THROTTLE` is hidden as well. Counts of events that

@@ -23,7 +23,22 @@ pub(crate) enum Task {
     },
 }
 
-/// To a parked process: become a sandbox. Descriptors: the root mount, the agent's listening socket.
+/// To a parked process.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) enum Order {
+    /// Become a sandbox. Descriptors: the root mount, the agent's listening socket.
+    Launch(Launch),
+    /// Put the root of a sandbox together for somebody else to start. Descriptors: the root mount, and
+    /// the mount to show as [`LINK`](super::tree::LINK), if there is one.
+    Assemble {
+        /// What the root depends on.
+        launch: Launch,
+        /// Whether the root gets a `/sys`.
+        sys: bool,
+    },
+}
+
+/// What a sandbox is started with.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Launch {
     pub(crate) hostname: String,
@@ -56,6 +71,11 @@ pub(crate) enum Report {
     Started {
         /// Its number in the daemon's PID namespace.
         pid: u32,
+        /// Files that the image has no place for and that were left out.
+        skipped: Vec<String>,
+    },
+    /// The root was put together. Descriptor: the mounts, as a detached tree.
+    Assembled {
         /// Files that the image has no place for and that were left out.
         skipped: Vec<String>,
     },

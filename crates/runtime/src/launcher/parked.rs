@@ -1,6 +1,6 @@
 //! A parked process: everything about a sandbox that does not depend on which sandbox it becomes.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 use rustix::thread::{
@@ -10,8 +10,8 @@ use rustix::thread::{
 
 use super::channel::Channel;
 use super::init::{self, Start};
-use super::message::{Launch, Report};
-use super::mounts::clone_file;
+use super::message::{self, Launch, Report};
+use super::mounts::{clone_file, copy, directory};
 use super::namespaces::{self, Namespaces};
 use super::step::{Failure, Step};
 use super::tree::{self, Sources};
@@ -69,13 +69,37 @@ fn stand_in_line() -> Result<(), Failure> {
 }
 
 fn wait(control: &Channel, order: &Order<'_>, namespaces: &Namespaces) -> Result<(), Failure> {
-    let Some((launch, fds)) = control.receive::<Launch>().step("read the launch request")? else {
+    let step = "read the launch request";
+    let Some((request, fds)) = control.receive::<message::Order>().step(step)? else {
         return Ok(());
     };
     let mut fds = fds.into_iter();
-    let mut next =
-        || fds.next().ok_or_else(|| Failure::new("read the launch request", libc::EBADF));
-    let (root, listener) = (next()?, next()?);
+    let root = fds.next().ok_or_else(|| Failure::new(step, libc::EBADF))?;
+    match request {
+        message::Order::Launch(launch) => {
+            let listener = fds.next().ok_or_else(|| Failure::new(step, libc::EBADF))?;
+            begin(control, order, namespaces, &launch, &root, &listener)
+        }
+        message::Order::Assemble { launch, sys } => {
+            let link = fds.next();
+            let link = link.as_ref().map(AsFd::as_fd);
+            let (_agent, skipped) = build(order, namespaces, &launch, &root, sys, link)?;
+            let place = directory(skeleton::ROOT).step("open the root")?;
+            let tree = copy(place.as_fd(), "", true).step("copy the root's mounts")?;
+            control.send(&Report::Assembled { skipped }, &[tree.as_fd()]).step("report the root")
+        }
+    }
+}
+
+/// Puts the root together. Gives the agent's program, and the files that were left out.
+fn build(
+    order: &Order<'_>,
+    namespaces: &Namespaces,
+    launch: &Launch,
+    root: &OwnedFd,
+    sys: bool,
+    link: Option<BorrowedFd<'_>>,
+) -> Result<(OwnedFd, Vec<String>), Failure> {
     let share = |name: &str| {
         clone_file(skeleton::shared(name)?.as_fd(), namespaces.user.as_fd())
             .step(&format!("share {name}"))
@@ -86,15 +110,26 @@ fn wait(control: &Channel, order: &Order<'_>, namespaces: &Namespaces) -> Result
         root: root.as_fd(),
         agent: agent.as_fd(),
         ca_bundle: ca_bundle.as_ref().map(AsFd::as_fd),
+        sys,
+        link,
     };
-    let skipped = tree::build(&launch, &sources, order.id_base)?;
+    let skipped = tree::build(launch, &sources, order.id_base)?;
+    Ok((agent, skipped))
+}
+
+/// Starts the sandbox.
+fn begin(
+    control: &Channel,
+    order: &Order<'_>,
+    namespaces: &Namespaces,
+    launch: &Launch,
+    root: &OwnedFd,
+    listener: &OwnedFd,
+) -> Result<(), Failure> {
+    let (agent, skipped) = build(order, namespaces, launch, root, true, None)?;
     enter_user_namespace(namespaces)?;
-    let start = Start {
-        launch: &launch,
-        agent: agent.as_fd(),
-        listener: listener.as_fd(),
-        filter: order.filter,
-    };
+    let start =
+        Start { launch, agent: agent.as_fd(), listener: listener.as_fd(), filter: order.filter };
     let wanted = libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWUTS

@@ -12,7 +12,7 @@ use crate::sys;
 
 /// What root may do in a sandbox: the container engines' default set without `CAP_MKNOD`, which
 /// grants nothing in a user namespace. `CAP_SYS_ADMIN` is not in it: mounts stay as they are.
-const KEPT: CapabilitySet = CapabilitySet::CHOWN
+pub(crate) const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::DAC_OVERRIDE)
     .union(CapabilitySet::FSETID)
     .union(CapabilitySet::FOWNER)
@@ -27,9 +27,9 @@ const KEPT: CapabilitySet = CapabilitySet::CHOWN
     .union(CapabilitySet::AUDIT_WRITE);
 
 /// Open files: soft limit. Programs exist that close every descriptor up to it one by one.
-const OPEN_FILES: u64 = 65_536;
+pub(crate) const OPEN_FILES: u64 = 65_536;
 /// Stack: soft limit.
-const STACK: u64 = 8 << 20;
+pub(crate) const STACK: u64 = 8 << 20;
 
 /// Drops capabilities and puts the process under the seccomp filter.
 ///

@@ -6,6 +6,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags, mkdirat, openat};
 use rustix::mount::MountAttrFlags;
 
 use super::devices::write_file;
@@ -15,7 +16,12 @@ use super::skeleton::{DEV, ROOT, SYS};
 use super::step::{Failure, Step};
 
 /// Where the agent is shown.
-const AGENT: &str = "/sbin/agent";
+pub(crate) const AGENT: &str = "/sbin/agent";
+/// Where a directory is shown through which the host reaches the agent, for drivers that cannot hand the
+/// agent a socket. On the sandbox's own `/dev`, so that no image has to have a place for it.
+pub(crate) const LINK: &str = "/dev/kiln";
+/// Where the agent is shown besides, together with [`LINK`].
+pub(crate) const AGENT_SOURCE: &str = "/dev/agent";
 /// Where the CA bundle is shown.
 pub(crate) const CA_BUNDLE: &str = "/run/kiln/ca.crt";
 
@@ -25,6 +31,10 @@ pub(super) struct Sources<'a> {
     /// The agent's program.
     pub(super) agent: BorrowedFd<'a>,
     pub(super) ca_bundle: Option<BorrowedFd<'a>>,
+    /// Whether the root gets a `/sys`.
+    pub(super) sys: bool,
+    /// What is shown as [`LINK`]: a detached mount of a directory.
+    pub(super) link: Option<BorrowedFd<'a>>,
 }
 
 /// Attaches the root and all that the host puts into it. Gives the files that were left out because
@@ -39,10 +49,29 @@ pub(super) fn build(
     attach(sources.root, place.as_fd()).step("attach the root")?;
     let root = directory(ROOT).step("open the root")?;
     for path in [DEV, SYS] {
+        if path == SYS && !sources.sys {
+            continue;
+        }
         let target = directory_in(root.as_fd(), path)
             .step(&format!("find the directory {path} in the image"))?;
         let ours = directory(path).step(&format!("find the sandbox's {path}"))?;
         attach(ours.as_fd(), target.as_fd()).step(&format!("attach {path}"))?;
+    }
+    if let Some(link) = sources.link {
+        let name = LINK.rsplit('/').next().expect("splitting gives at least one part");
+        let dev = directory_in(root.as_fd(), DEV).step("find the sandbox's /dev")?;
+        mkdirat(&dev, name, Mode::from_raw_mode(0o755)).step(&format!("make {LINK}"))?;
+        let target = directory_in(root.as_fd(), LINK).step(&format!("find {LINK}"))?;
+        restrict(link, PLAIN).step(&format!("share {LINK}"))?;
+        attach(link, target.as_fd()).step(&format!("attach {LINK}"))?;
+        // Once more at a place that no link of the image leads to, as a source for who mounts it itself.
+        let name = AGENT_SOURCE.rsplit('/').next().expect("splitting gives at least one part");
+        let step = format!("show {AGENT_SOURCE}");
+        let mode = Mode::from_raw_mode(0o755);
+        let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
+        let place = openat(&dev, name, flags, mode).step(&step)?;
+        let agent = copy(sources.agent, "", false).step(&step)?;
+        attach(agent.as_fd(), place.as_fd()).step(&step)?;
     }
     let files = [
         ("/etc/hostname", format!("{}\n", launch.hostname)),

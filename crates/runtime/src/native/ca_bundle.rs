@@ -26,6 +26,8 @@ pub(super) struct CaBundle {
 struct Copy {
     original: Identity,
     name: String,
+    /// The launcher that keeps it.
+    keeper: u64,
 }
 
 /// What changes with the content of a file: device, inode, length, and when it was last written.
@@ -38,7 +40,15 @@ impl CaBundle {
 
     /// The launcher's name for a copy of the bundle as it is now: sandboxes that are started after an
     /// update of the host have the new one. Blocks.
-    pub(super) fn copy(&self, id: SandboxId, keeper: &Launcher) -> Result<String, RuntimeError> {
+    ///
+    /// The copy is that of the launcher of this generation, if one is given and it still counts; else
+    /// that of the present one.
+    pub(super) fn copy(
+        &self,
+        id: SandboxId,
+        keeper: &Launcher,
+        generation: Option<u64>,
+    ) -> Result<String, RuntimeError> {
         let failed = |source| RuntimeError::State {
             action: "open the CA bundle",
             path: self.path.clone(),
@@ -49,11 +59,17 @@ impl CaBundle {
         // Held over the copying: one copy is enough for all that start at the same time.
         let mut copy = self.copy.lock().unwrap_or_else(PoisonError::into_inner);
         match &*copy {
-            Some(copy) if copy.original == original => Ok(copy.name.clone()),
+            Some(copy)
+                if copy.original == original
+                    && copy.keeper == generation.unwrap_or_else(|| keeper.generation()) =>
+            {
+                Ok(copy.name.clone())
+            }
             _ => {
                 let name =
                     keeper.keep(file.as_fd()).map_err(launcher(id, "copied the CA bundle"))?;
-                *copy = Some(Copy { original, name: name.clone() });
+                let keeper = keeper.generation();
+                *copy = Some(Copy { original, name: name.clone(), keeper });
                 Ok(name)
             }
         }

@@ -51,7 +51,8 @@ impl StateDir {
         Ok(Self { path: path.to_owned() })
     }
 
-    fn of(&self, id: SandboxId) -> PathBuf {
+    /// A sandbox's directory.
+    pub(super) fn of(&self, id: SandboxId) -> PathBuf {
         self.path.join(id.to_string())
     }
 
@@ -71,6 +72,8 @@ impl StateDir {
             .map_err(failed("make the directory", &dir))?;
         let handle = File::open(&dir).map_err(failed("open", &dir))?;
         // A path of any length fits into a socket's address this way.
+        kiln_failpoint::reach("sandbox.directory-made")
+            .map_err(failed("make the socket in", &dir))?;
         let short = format!("/proc/self/fd/{}/{SOCKET}", handle.as_raw_fd());
         let socket = UnixListener::bind(short).map_err(failed("bind", &dir.join(SOCKET)))?;
         Ok(socket.into())
@@ -83,6 +86,7 @@ impl StateDir {
         let bytes = serde_json::to_vec(record)
             .map_err(|error| failed("encode", &path)(io::Error::other(error)))?;
         fs::write(&draft, bytes).map_err(failed("write", &draft))?;
+        kiln_failpoint::reach("sandbox.state-drafted").map_err(failed("write", &path))?;
         fs::rename(&draft, &path).map_err(failed("write", &path))
     }
 

@@ -100,7 +100,10 @@ async fn fill(
     let netns = std::os::fd::AsFd::as_fd(&parked.netns);
     let attachment = if networked {
         let attached = host.network.attach(netns, place.slot).await;
-        Some(attached.map_err(network(id, "connect it to the network"))?)
+        let attached = attached.map_err(network(id, "connect it to the network"))?;
+        kiln_failpoint::reach("slot.connected")
+            .map_err(network(id, "connect it to the network"))?;
+        Some(attached)
     } else {
         let done = host.network.loopback_only(netns).await;
         done.map_err(network(id, "set its loopback up"))?;
@@ -113,10 +116,12 @@ fn park(host: &Host, id: SandboxId, place: &Place) -> Result<(Parked, Group), Ru
     let failed = |action| cgroup(action, &place.group);
     let group =
         Group::create(&host.hierarchy, &host.group_parent, &place.group).map_err(failed("make"))?;
+    kiln_failpoint::pass("slot.group-made");
     let born_in = group.v2_dir().map_err(failed("open"))?;
     let base = host.config.block.id_base(place.slot);
     let cgroup = born_in.as_ref().map(std::os::fd::AsFd::as_fd);
     let parked = host.launcher.park(base, cgroup).map_err(launcher(id, "prepared a sandbox"))?;
+    kiln_failpoint::pass("slot.parked");
     // Slow on version 1, so it is done here: what the process forks later is born in the groups.
     group.add_process(parked.pid).map_err(failed("add a process to"))?;
     Ok((parked, group))
@@ -153,6 +158,7 @@ pub(super) async fn clean_up(host: &Arc<Host>, place: &Place) {
         Ok(Some(Err(error))) => warn(&error, place, "its control group is left"),
         Ok(_) => {}
     }
+    kiln_failpoint::pass("slot.group-removed");
     host.used.close(place.slot);
     tokio::spawn({
         let (host, place) = (Arc::clone(host), place.clone());
@@ -160,6 +166,7 @@ pub(super) async fn clean_up(host: &Arc<Host>, place: &Place) {
             if let Err(error) = host.network.detach(place.slot).await {
                 warn(&error, &place, "its network is left");
             }
+            kiln_failpoint::pass("slot.disconnected");
             if place.reserved
                 && let Err(error) = host.slots.release(place.slot).await
             {
@@ -195,7 +202,7 @@ fn warn(error: &(dyn std::error::Error + 'static), place: &Place, consequence: &
 }
 
 /// For `map_err`: an operation on a control group.
-pub(super) fn cgroup(
+pub(crate) fn cgroup(
     action: &'static str,
     group: &str,
 ) -> impl FnOnce(CgroupError) -> RuntimeError {
@@ -204,7 +211,7 @@ pub(super) fn cgroup(
 }
 
 /// For `map_err`: something that the launcher was asked to do.
-pub(super) fn launcher(
+pub(crate) fn launcher(
     id: SandboxId,
     action: &'static str,
 ) -> impl FnOnce(LauncherError) -> RuntimeError {

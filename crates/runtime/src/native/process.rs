@@ -33,7 +33,7 @@ pub(super) fn open(pid: u32, started: u64) -> Option<OwnedFd> {
 }
 
 /// Whether a process has ended.
-pub(super) fn has_ended(pidfd: &OwnedFd) -> bool {
+pub(crate) fn has_ended(pidfd: &OwnedFd) -> bool {
     let now = Timespec { tv_sec: 0, tv_nsec: 0 };
     !matches!(poll(&mut [PollFd::new(pidfd, PollFlags::IN)], Some(&now)), Ok(0))
 }

@@ -7,14 +7,15 @@ use std::time::Duration;
 
 use kiln_types::SandboxId;
 
+use super::engine::{Engine, Ready};
 use super::files::Record;
 use super::host::{Host, blocking, read};
-use super::prepared::{Place, Prepared, cgroup, clean_up, launcher};
+use super::prepared::{Place, Prepared, cgroup, clean_up};
 use super::process::{boot_id, has_ended, start_time};
 use super::sandbox::{Live, Table, Watched, end_of_process, waitable, watch_over};
 use crate::agent::Agent;
 use crate::cgroup::Group;
-use crate::launcher::{Launch, LaunchFds, Launched, Parked};
+use crate::launcher::{Launch, Launched, Parked};
 use crate::network::{Attachment, hosts_file, resolv_conf};
 use crate::runtime::{RootSource, RuntimeError, SandboxSpec, Userns};
 
@@ -67,6 +68,7 @@ pub(super) fn check(spec: &SandboxSpec) -> Result<(), RuntimeError> {
 pub(super) async fn start(
     host: &Arc<Host>,
     table: &Table,
+    engine: &Arc<dyn Engine>,
     spec: SandboxSpec,
     root: Box<dyn RootSource>,
     prepared: Prepared,
@@ -76,9 +78,10 @@ pub(super) async fn start(
     let result = async {
         let group = Arc::new(group);
         let (launched, group) = {
-            let (host, place) = (Arc::clone(host), place.clone());
+            let (host, engine, place) = (Arc::clone(host), Arc::clone(engine), place.clone());
             let address = attachment;
-            blocking(move || launch(&host, &spec, root, parked, &place, group, address)).await?
+            let work = move || launch(&host, &*engine, &spec, root, parked, &place, group, address);
+            blocking(work).await?
         };
         let pidfd = waitable(id, launched.pidfd)?;
         let socket = host.state.socket(id);
@@ -129,8 +132,10 @@ fn died(id: SandboxId, group: &Group) -> RuntimeError {
     }
 }
 
+#[expect(clippy::too_many_arguments, reason = "one caller, which has them one by one")]
 fn launch(
     host: &Host,
+    engine: &dyn Engine,
     spec: &SandboxSpec,
     root: Box<dyn RootSource>,
     parked: Parked,
@@ -139,9 +144,15 @@ fn launch(
     attachment: Option<Attachment>,
 ) -> Result<(Launched, Arc<Group>), RuntimeError> {
     let id = spec.id;
-    group.set_limits(&spec.limits).map_err(cgroup("limit", &place.group))?;
+    let limit = |limits| group.set_limits(&limits).map_err(cgroup("limit", &place.group));
+    let (starting, running) =
+        (engine.starting_limits(&spec.limits), engine.running_limits(&spec.limits));
+    limit(starting)?;
     let listener = host.state.make(id)?;
-    let bundle = host.ca_bundle.as_ref().map(|bundle| bundle.copy(id, &host.launcher));
+    let bundle = host
+        .ca_bundle
+        .as_ref()
+        .map(|bundle| bundle.copy(id, &host.launcher, Some(parked.generation)));
     let request = Launch {
         hostname: spec.hostname.clone(),
         hosts: hosts_file(&spec.hostname, attachment.map(|attachment| attachment.address)),
@@ -156,9 +167,25 @@ fn launch(
     let root = root
         .mount(Userns { fd: userns, base })
         .map_err(|source| RuntimeError::Root { id, source })?;
-    let launched = parked
-        .launch(&request, LaunchFds { root, listener })
-        .map_err(launcher(id, "started a sandbox"))?;
+    kiln_failpoint::reach("sandbox.root-mounted")
+        .map_err(|source| RuntimeError::Root { id, source: source.into() })?;
+    let launched = engine.launch(Ready {
+        id,
+        parked,
+        group: &group,
+        group_path: format!("/{}/{}", host.group_parent, place.group),
+        hierarchy: &host.hierarchy,
+        id_base: base,
+        root,
+        listener,
+        launch: request,
+        limits: spec.limits,
+        dir: host.state.of(id),
+    })?;
+    if running != starting {
+        limit(running)?;
+    }
+    kiln_failpoint::pass("sandbox.launched");
     for file in &launched.skipped {
         tracing::debug!(sandbox = %id, file, "the image has no place for it");
     }
@@ -178,6 +205,7 @@ fn launch(
         network: attachment.is_some(),
     };
     host.state.write(id, &record)?;
+    kiln_failpoint::pass("sandbox.state-written");
     Ok((launched, group))
 }
 

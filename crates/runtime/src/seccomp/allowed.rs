@@ -8,28 +8,36 @@ use libc::c_long;
 /// The highest number that was known when this list was written (Linux 6.17, all architectures).
 pub(super) const LAST_KNOWN: u32 = 469;
 
+/// Calls by name and number.
+type Call = (&'static str, c_long);
+
+/// The named constants of the C library's binding, with their names.
+macro_rules! named {
+    ($(libc::$name:ident),* $(,)?) => { [$((stringify!($name), libc::$name)),*] };
+}
+
 /// Calls that the C library's binding does not name on every architecture. Their numbers are the same
 /// on all.
-const RECENT: [c_long; 15] = [
-    451, // cachestat
-    452, // fchmodat2
-    453, // map_shadow_stack
-    454, // futex_wake
-    455, // futex_wait
-    456, // futex_requeue
-    457, // statmount
-    458, // listmount
-    462, // mseal
-    463, // setxattrat
-    464, // getxattrat
-    465, // listxattrat
-    466, // removexattrat
-    468, // file_getattr
-    469, // file_setattr
+const RECENT: [Call; 15] = [
+    ("cachestat", 451),
+    ("fchmodat2", 452),
+    ("map_shadow_stack", 453),
+    ("futex_wake", 454),
+    ("futex_wait", 455),
+    ("futex_requeue", 456),
+    ("statmount", 457),
+    ("listmount", 458),
+    ("mseal", 462),
+    ("setxattrat", 463),
+    ("getxattrat", 464),
+    ("listxattrat", 465),
+    ("removexattrat", 466),
+    ("file_getattr", 468),
+    ("file_setattr", 469),
 ];
 
 /// Calls of every architecture.
-const PORTABLE: [c_long; 246] = [
+const PORTABLE: [Call; 246] = named![
     libc::SYS_accept,
     libc::SYS_accept4,
     libc::SYS_adjtimex,
@@ -280,13 +288,11 @@ const PORTABLE: [c_long; 246] = [
 
 /// Calls that only this old architecture has.
 #[cfg(target_arch = "x86_64")]
-const OLD: [c_long; 47] = [
+const OLD: [Call; 45] = named![
     libc::SYS_getrlimit,
     libc::SYS_renameat,
     libc::SYS_setrlimit,
     libc::SYS_sync_file_range,
-    333, // io_pgetevents
-    335, // uretprobe
     libc::SYS_access,
     libc::SYS_alarm,
     libc::SYS_arch_prctl,
@@ -330,16 +336,28 @@ const OLD: [c_long; 47] = [
     libc::SYS_vfork,
 ];
 /// Calls that the C library's binding does not name here.
+#[cfg(target_arch = "x86_64")]
+const OLD_UNNAMED: [Call; 2] = [("io_pgetevents", 333), ("uretprobe", 335)];
+/// Calls that only this old architecture has.
 #[cfg(target_arch = "aarch64")]
-const OLD: [c_long; 5] = [
-    38,  // renameat
-    84,  // sync_file_range
-    163, // getrlimit
-    164, // setrlimit
-    292, // io_pgetevents
+const OLD: [Call; 0] = [];
+/// Calls that the C library's binding does not name here.
+#[cfg(target_arch = "aarch64")]
+const OLD_UNNAMED: [Call; 5] = [
+    ("renameat", 38),
+    ("sync_file_range", 84),
+    ("getrlimit", 163),
+    ("setrlimit", 164),
+    ("io_pgetevents", 292),
 ];
 
-/// All of them.
+/// All of them, by their names and numbers.
+pub(super) fn named_calls() -> impl Iterator<Item = (&'static str, u32)> {
+    let all = PORTABLE.iter().chain(&OLD).chain(&OLD_UNNAMED).chain(&RECENT);
+    all.map(|(name, number)| (name.strip_prefix("SYS_").unwrap_or(name), *number as u32))
+}
+
+/// The numbers of all of them.
 pub(super) fn calls() -> impl Iterator<Item = u32> {
-    PORTABLE.iter().chain(&OLD).chain(&RECENT).map(|number| *number as u32)
+    named_calls().map(|(_, number)| number)
 }

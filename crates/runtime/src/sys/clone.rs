@@ -57,14 +57,14 @@ pub(crate) fn spawn(
 }
 
 /// As [`spawn`] without anything special, through the C library: it leaves the copy with a usable
-/// allocator even if the caller has threads.
-pub(crate) fn fork(body: impl FnOnce() -> u8) -> io::Result<()> {
+/// allocator even if the caller has threads. Gives the number of the copy.
+pub(crate) fn fork(body: impl FnOnce() -> u8) -> io::Result<Pid> {
     // SAFETY: the child goes on with its own copy of all memory. What other threads may have locked is
     // the caller's concern; the daemon calls this before it has any.
     match unsafe { libc::fork() } {
         0 => end_with(body),
         -1 => Err(io::Error::last_os_error()),
-        _ => Ok(()),
+        pid => Ok(Pid::from_raw(pid).expect("fork gives the number of a process")),
     }
 }
 

@@ -160,6 +160,7 @@ pub(crate) fn spec() -> SandboxSpec {
         limits: Limits { vcpu: 2, memory: 512 << 20, pids: 512 },
         slot: None,
         network: true,
+        driver: None,
     }
 }
 
