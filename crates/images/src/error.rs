@@ -148,6 +148,12 @@ pub enum ImagesError {
         /// Ids of sandboxes and names of snapshots.
         users: Vec<String>,
     },
+    /// Nothing may be taken for unneeded as long as rows may be missing.
+    #[error("the database is damaged ({damage}), so nothing is removed; `kiln fsck` says more")]
+    DatabaseDamaged {
+        /// The first of what is wrong with it.
+        damage: String,
+    },
     /// The daemon ends, and takes no more work.
     #[error("the operation was cut off because the daemon is shutting down")]
     ShuttingDown,
@@ -165,9 +171,10 @@ impl ImagesError {
             | Self::TooManyLayers { .. }
             | Self::Document { .. }
             | Self::Mismatch { .. } => ErrorCode::InvalidRequest,
-            Self::LayerMissing { .. } | Self::LayerDamaged { .. } | Self::ForeignDevice { .. } => {
-                ErrorCode::StoreCorrupt
-            }
+            Self::LayerMissing { .. }
+            | Self::LayerDamaged { .. }
+            | Self::ForeignDevice { .. }
+            | Self::DatabaseDamaged { .. } => ErrorCode::StoreCorrupt,
             Self::NotFound { .. } => ErrorCode::ImageNotFound,
             Self::NotAName { .. } | Self::Ambiguous { .. } => ErrorCode::InvalidReference,
             Self::InUse { .. } => ErrorCode::ImageInUse,

@@ -14,5 +14,7 @@ mod store;
 
 pub use error::ImagesError;
 pub use store::{
-    ImageStore, LayerHold, MAX_LAYERS, MountableLayer, NewImage, PendingLayer, Removed,
+    Collected, Examined, Examiner, Fault, FsckProgress, GcScope, ImageStore, LayerHold, Leftover,
+    MAX_LAYERS, MountableLayer, NewImage, OnProgress, PendingLayer, Removed, Repaired, StoreBytes,
+    leftovers,
 };

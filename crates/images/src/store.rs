@@ -3,14 +3,17 @@
 mod commit;
 mod describe;
 mod find;
+mod fsck;
+mod gc;
 mod hold;
 mod index;
 mod layer;
+mod paths;
 mod prove;
 mod remove;
-mod sweep;
+mod usage;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use kiln_content::{BlobStore, LocalStore};
@@ -20,13 +23,18 @@ use kiln_metadata::{ImageRecord, MetadataStore};
 use crate::ImagesError;
 
 pub use commit::NewImage;
+pub use fsck::{
+    Examined, Examiner, Fault, FsckProgress, Leftover, OnProgress, Repaired, leftovers,
+};
+pub use gc::{Collected, GcScope};
 pub use hold::LayerHold;
 pub use layer::PendingLayer;
 pub use prove::MountableLayer;
 pub use remove::Removed;
+pub use usage::StoreBytes;
 
 use hold::Holds;
-use index::IndexFiles;
+use index::{IndexFiles, IndexKey};
 
 /// How many layers an image may have; overlayfs takes 500 lower directories, some of which are the
 /// runtime's own.
@@ -38,6 +46,7 @@ const PAGE: u32 = 500;
 /// Images and layers of one data directory, which no other process uses meanwhile.
 #[derive(Debug)]
 pub struct ImageStore {
+    data_dir: PathBuf,
     blobs: Arc<dyn BlobStore>,
     metadata: Arc<dyn MetadataStore>,
     indexes: Arc<IndexFiles>,
@@ -61,6 +70,7 @@ impl ImageStore {
         let blobs = LocalStore::open(data_dir.join("blobs"))
             .map_err(|source| ImagesError::Blob { action: "open the blob store", source })?;
         Ok(Arc::new(Self {
+            data_dir: data_dir.to_owned(),
             blobs: Arc::new(blobs),
             metadata,
             indexes: Arc::new(IndexFiles::open(&data_dir.join("indexes"))?),
@@ -82,14 +92,16 @@ impl ImageStore {
 
     async fn all_images(&self) -> Result<Vec<ImageRecord>, ImagesError> {
         let mut images: Vec<ImageRecord> = Vec::new();
+        let mut place = None;
         loop {
-            let cursor = images.last().map(|image| image.digest);
+            // By places, so that an image that is removed meanwhile does not break the list off.
             let page =
-                self.metadata.list_images(cursor.as_ref(), PAGE).await.map_err(|source| {
+                self.metadata.list_images_below(place, PAGE).await.map_err(|source| {
                     ImagesError::Metadata { action: "list the images", source }
                 })?;
             let last = page.len() < PAGE as usize;
-            images.extend(page);
+            place = page.last().map(|(place, _)| *place);
+            images.extend(page.into_iter().map(|(_, image)| image));
             if last {
                 return Ok(images);
             }

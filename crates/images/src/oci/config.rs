@@ -13,6 +13,8 @@ const LIST_LIMIT: usize = 4096;
 const STRING_LIMIT: usize = 128 << 10;
 /// Bytes of a path or a user.
 const PATH_LIMIT: usize = 4096;
+/// The fields of the document that Kiln reads.
+const FIELDS: &[&str] = &["architecture", "config", "os", "rootfs"];
 /// The time in what Kiln writes: equal content is to have equal digests.
 const CREATED: &str = "1970-01-01T00:00:00Z";
 
@@ -88,8 +90,7 @@ fn none_or_empty(list: &Option<Vec<String>>) -> bool {
 impl OciConfig {
     /// Reads a config; the values inside it are checked by [`image_config`].
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        DocumentError::check_size(bytes, CONFIG_LIMIT)?;
-        let config: Self = serde_json::from_slice(bytes).map_err(DocumentError::Json)?;
+        let config: Self = DocumentError::read(bytes, CONFIG_LIMIT, FIELDS)?;
         if !matches!(config.rootfs.kind.as_str(), "" | "layers") {
             let problem = "only `layers` is supported";
             return Err(DocumentError::field("rootfs.type", &config.rootfs.kind, problem));

@@ -4,9 +4,13 @@ use kiln_types::Digest;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    CONFIG_LIMIT, DocumentError, MANIFEST_LIMIT, MEDIA_CONFIG, MEDIA_LAYER, MEDIA_MANIFEST,
-    Platform,
+    CONFIG_LIMIT, DocumentError, LAYER_LIMIT, MANIFEST_LIMIT, MEDIA_CONFIG, MEDIA_LAYER,
+    MEDIA_MANIFEST, Platform,
 };
+
+/// The fields of both documents.
+const FIELDS: &[&str] =
+    &["schemaVersion", "mediaType", "artifactType", "config", "layers", "manifests"];
 
 /// What a manifest or index says of a blob.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -45,8 +49,7 @@ pub struct Manifest {
 impl Manifest {
     /// Reads a manifest.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        DocumentError::check_size(bytes, MANIFEST_LIMIT)?;
-        let manifest: Self = serde_json::from_slice(bytes).map_err(DocumentError::Json)?;
+        let manifest: Self = DocumentError::read(bytes, MANIFEST_LIMIT, FIELDS)?;
         check_schema(manifest.schema_version)?;
         if manifest.config.size > CONFIG_LIMIT {
             return Err(DocumentError::field(
@@ -54,6 +57,12 @@ impl Manifest {
                 &manifest.config.size.to_string(),
                 "configs above 8 MiB are refused",
             ));
+        }
+        for (number, layer) in manifest.layers.iter().enumerate() {
+            if layer.size > LAYER_LIMIT {
+                let (field, size) = (format!("layers[{number}].size"), layer.size.to_string());
+                return Err(DocumentError::field(field, &size, "layers above 1 TiB are refused"));
+            }
         }
         Ok(manifest)
     }
@@ -75,8 +84,7 @@ pub struct Index {
 impl Index {
     /// Reads an index.
     pub fn parse(bytes: &[u8]) -> Result<Self, DocumentError> {
-        DocumentError::check_size(bytes, MANIFEST_LIMIT)?;
-        let index: Self = serde_json::from_slice(bytes).map_err(DocumentError::Json)?;
+        let index: Self = DocumentError::read(bytes, MANIFEST_LIMIT, FIELDS)?;
         check_schema(index.schema_version)?;
         Ok(index)
     }
@@ -134,6 +142,17 @@ mod tests {
             (format!(r#"{{"schemaVersion":1,"config":{part},"layers":[]}}"#), "schemaVersion"),
             (format!(r#"{{"schemaVersion":2,"config":{large},"layers":[]}}"#), "config.size"),
             (r#"{"schemaVersion":2,"layers":[]}"#.to_owned(), "JSON"),
+            (
+                format!(r#"{{"schemaVersion":2,"config":{part},"layers":[],"Layers":[]}}"#),
+                "`Layers`",
+            ),
+            (
+                format!(
+                    r#"{{"schemaVersion":2,"config":{part},"layers":[{}]}}"#,
+                    part.replace(":1}", ":18446744073709551615}")
+                ),
+                "layers[0].size",
+            ),
         ] {
             let error = Manifest::parse(given.as_bytes()).unwrap_err().to_string();
             assert!(error.contains(expected), "{given}: {error}");

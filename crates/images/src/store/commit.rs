@@ -8,6 +8,7 @@ use kiln_metadata::{ImageRecord, TemplateDefaults};
 use kiln_types::{DiffId, Digest, ImageConfig, ImageName};
 
 use super::ImageStore;
+use super::fsck::Rows;
 use crate::ImagesError;
 use crate::blocking::blocking;
 use crate::oci::{Manifest, OciConfig, config_bytes, image_config, manifest_bytes};
@@ -74,6 +75,7 @@ impl ImageStore {
             ))
         })
         .await?;
+        kiln_failpoint::pass("image.stored");
         let failed = |source| ImagesError::Metadata { action: "record the image", source };
         // The same content may come again, from a pull or from another definition.
         let known = self.metadata.get_image(&manifest.digest).await.map_err(failed)?;
@@ -99,7 +101,19 @@ impl ImageStore {
             }
             (_, name) => self.metadata.put_image(&record, name).await.map_err(failed)?,
         }
+        kiln_failpoint::pass("image.recorded");
         Ok(record)
+    }
+}
+
+impl ImageStore {
+    /// The manifest that Kiln would make of the image's config and layers, if it is the image's own: then
+    /// it can be made again whatever becomes of the file.
+    pub(super) fn made_manifest(image: &ImageRecord, rows: &Rows) -> Option<Vec<u8>> {
+        let layers: Vec<_> =
+            rows.layers_of(image).iter().map(|row| (row.diff_id.0, row.size)).collect();
+        let made = manifest_bytes((image.config_digest, image.config_size), &layers);
+        (Digest::of(&made) == image.digest).then_some(made)
     }
 }
 

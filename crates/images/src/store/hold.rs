@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use kiln_types::DiffId;
 
 use super::ImageStore;
+use crate::ImagesError;
 
 /// How often each layer is held.
 #[derive(Debug, Default)]
@@ -40,6 +41,20 @@ impl Drop for LayerHold {
 }
 
 impl ImageStore {
+    /// Frees those of `layers` that no image has and no step made: who would have done it may have been
+    /// kept from it by a hold.
+    pub(super) async fn release_unneeded(&self, layers: &[DiffId]) -> Result<u64, ImagesError> {
+        let _changes = self.changes.lock().await;
+        let unused = self.metadata.list_unused_layers().await.map_err(|source| {
+            ImagesError::Metadata { action: "list layers that nothing needs", source }
+        })?;
+        let mut bytes = 0;
+        for layer in unused.iter().filter(|layer| layers.contains(&layer.diff_id)) {
+            bytes += self.free_layer(layer.diff_id).await?;
+        }
+        Ok(bytes)
+    }
+
     /// Holds `layers`, whether they are there yet or not. A removal that is under way ends first, so
     /// whoever looks for a layer after this call finds it whole or not at all.
     pub async fn hold(&self, layers: &[DiffId]) -> LayerHold {

@@ -32,6 +32,18 @@ impl IndexKey {
     }
 }
 
+impl IndexKey {
+    /// What the file of this name is the index of.
+    pub(super) fn of_file_name(name: &str) -> Option<Self> {
+        let key = name.strip_suffix(".erofs")?;
+        let digest = |hex| format!("sha256:{hex}").parse::<Digest>().ok();
+        match key.strip_prefix("chain-") {
+            Some(chain) => digest(chain).map(|chain| Self::Chain(ChainId(chain))),
+            None => digest(key).map(|layer| Self::Layer(DiffId(layer))),
+        }
+    }
+}
+
 /// The directory of indexes.
 #[derive(Debug)]
 pub(super) struct IndexFiles {
@@ -126,21 +138,25 @@ impl IndexFiles {
             .prefix(TEMPORARY)
             .tempfile_in(&self.dir)
             .map_err(failed("write an index in"))?;
+        kiln_failpoint::reach("index.created").map_err(failed("write an index in"))?;
         let info = write_index(tree, layer, tar_size, parents, BufWriter::new(file.as_file()))
             .map_err(|source| ImagesError::Index { layer, source })?;
         for dropped in &info.dropped {
             tracing::warn!(%layer, path = dropped.path, reason = dropped.reason, "left out of a layer");
         }
+        kiln_failpoint::reach("index.written").map_err(failed("write an index in"))?;
         file.as_file()
             .set_permissions(Permissions::from_mode(0o400))
             .and_then(|()| file.as_file().sync_all())
             .map_err(failed("sync an index in"))?;
+        kiln_failpoint::reach("index.synced").map_err(failed("store an index in"))?;
         let path = self.path(key);
         file.persist(&path).map_err(|error| ImagesError::Io {
             action: "store the index",
             path,
             source: error.error,
         })?;
+        kiln_failpoint::reach("index.named").map_err(failed("sync"))?;
         self.sync().map_err(failed("sync"))
     }
 
@@ -150,12 +166,7 @@ impl IndexFiles {
         let mut keys = Vec::new();
         for entry in fs::read_dir(&self.dir).map_err(failed)? {
             let name = entry.map_err(failed)?.file_name();
-            let key = name.to_str().and_then(|name| name.strip_suffix(".erofs"));
-            let digest = |hex| format!("sha256:{hex}").parse::<Digest>().ok();
-            keys.extend(key.and_then(|key| match key.strip_prefix("chain-") {
-                Some(chain) => digest(chain).map(|chain| IndexKey::Chain(ChainId(chain))),
-                None => digest(key).map(|layer| IndexKey::Layer(DiffId(layer))),
-            }));
+            keys.extend(name.to_str().and_then(IndexKey::of_file_name));
         }
         Ok(keys)
     }
@@ -165,6 +176,11 @@ impl IndexFiles {
         let path = self.path(key);
         self.lock().remove(key);
         let size = fs::metadata(&path).map_or(0, |metadata| metadata.len());
+        kiln_failpoint::reach("index.remove").map_err(|source| ImagesError::Io {
+            action: "remove the index",
+            path: path.clone(),
+            source,
+        })?;
         match fs::remove_file(&path) {
             Err(source) if source.kind() != io::ErrorKind::NotFound => {
                 Err(ImagesError::Io { action: "remove the index", path, source })

@@ -127,6 +127,19 @@ impl ImageStore {
             .map_err(|source| ImagesError::Metadata { action: "record a layer", source })
     }
 
+    /// Remembers that an image and its layers can be had again from `reference`, which has the digest of
+    /// the image's manifest.
+    pub async fn remember_source(
+        &self,
+        image: &kiln_metadata::ImageRecord,
+        reference: &str,
+    ) -> Result<(), ImagesError> {
+        self.metadata
+            .put_source(&image.digest, &image.layers, reference)
+            .await
+            .map_err(|source| ImagesError::Metadata { action: "record a source", source })
+    }
+
     async fn store_layer(
         &self,
         pending: PendingLayer,
@@ -145,6 +158,7 @@ impl ImageStore {
             writer
                 .commit(Some(&record.diff_id.0))
                 .map_err(|source| ImagesError::Blob { action: "store a layer", source })?;
+            kiln_failpoint::pass("layer.stored");
             for count in 1..=below.len() {
                 indexer.prove(&below[..count])?;
             }
@@ -155,10 +169,12 @@ impl ImageStore {
             Ok(())
         })
         .await?;
+        kiln_failpoint::pass("layer.indexed");
         self.metadata
             .put_layer(&record)
             .await
             .map_err(|source| ImagesError::Metadata { action: "record a layer", source })?;
+        kiln_failpoint::pass("layer.recorded");
         Ok(record)
     }
 }

@@ -51,7 +51,9 @@ impl ImageStore {
         if !users.is_empty() {
             return Err(ImagesError::InUse { image: image.digest, users });
         }
+        kiln_failpoint::pass("image.remove");
         self.metadata.remove_image(&image.digest).await.map_err(row)?;
+        kiln_failpoint::pass("image.unrecorded");
         let bytes = self.free(&image).await?;
         Ok(Removed { image: Some(image.digest), bytes })
     }
@@ -128,6 +130,7 @@ impl ImageStore {
         }
         self.metadata.remove_steps_of_layer(&layer).await.map_err(row)?;
         self.metadata.remove_layer(&layer).await.map_err(row)?;
+        kiln_failpoint::pass("layer.unrecorded");
         Ok(self.remove_index(IndexKey::Layer(layer)).await? + self.remove_blob(layer.0).await?)
     }
 

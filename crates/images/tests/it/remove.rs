@@ -83,6 +83,7 @@ async fn an_image_in_use_stays() {
         slot: None,
         address: None,
         reason: None,
+        driver: "native".into(),
         created_at: Timestamp::now(),
     };
     store.metadata().insert_sandbox(&sandbox).await.unwrap();
