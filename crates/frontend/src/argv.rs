@@ -31,16 +31,31 @@ impl OperatorInArgv {
         let elements: Vec<String> = self
             .working_form
             .iter()
-            .map(|element| serde_json::to_string(element).expect("a string has a JSON form"))
+            .map(|element| {
+                let text = serde_json::to_string(element).expect("a string has a JSON form");
+                // JSON leaves some control characters as they are.
+                text.chars().fold(String::new(), |mut text, character| {
+                    if character.is_control() {
+                        text.push_str(&format!("\\u{:04x}", u32::from(character)));
+                    } else {
+                        text.push(character);
+                    }
+                    text
+                })
+            })
             .collect();
         format!("[{}]", elements.join(", "))
     }
 
     /// The way out.
     pub fn hint(&self) -> String {
+        const LONGEST: usize = 1000;
+        let mut form = self.working_form_text();
+        if form.chars().nth(LONGEST).is_some() {
+            "[\"sh\", \"-c\", …] with all of it as one string".clone_into(&mut form);
+        }
         format!(
-            "write {}; or, if the program itself is to get `{}`, pass `literal`",
-            self.working_form_text(),
+            "write {form}; or, if the program itself is to get `{}`, pass `literal`",
             self.operator
         )
     }

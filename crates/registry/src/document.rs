@@ -4,8 +4,9 @@ use kiln_images::oci::{
     CONFIG_LIMIT, DocumentError, Index, MANIFEST_LIMIT, MEDIA_DOCKER_LIST, MEDIA_DOCKER_MANIFEST,
     MEDIA_INDEX, MEDIA_MANIFEST, Manifest,
 };
+use kiln_types::json::JsonError;
 use kiln_types::{Digest, Reference};
-use reqwest::header::CONTENT_TYPE;
+use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName};
 use reqwest::{Method, Response};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
@@ -21,6 +22,9 @@ const MANIFESTS: &str = "application/vnd.oci.image.index.v1+json, \
     application/vnd.oci.image.manifest.v1+json, \
     application/vnd.docker.distribution.manifest.list.v2+json, \
     application/vnd.docker.distribution.manifest.v2+json";
+
+/// The digest of what an answer is of (distribution specification, "Pulling manifests").
+const CONTENT_DIGEST: HeaderName = HeaderName::from_static("docker-content-digest");
 
 /// A manifest or an index, with the digest that its bytes have.
 #[derive(Debug)]
@@ -51,7 +55,7 @@ impl Inner {
         let digest = match self.request(endpoint, &ask, &mut attempts, &|_| ()).await {
             Ok(response) => response
                 .headers()
-                .get("docker-content-digest")
+                .get(CONTENT_DIGEST)
                 .and_then(|value| value.to_str().ok()?.parse::<Digest>().ok()),
             // Some servers know only GET.
             Err(RegistryError::Status { .. }) => None,
@@ -74,9 +78,13 @@ impl Inner {
         let what = format!("manifest {reference}");
         let asked = endpoint.asked(what.as_str());
         let ask = Ask::get(format!("manifests/{reference}"), MANIFESTS, what);
-        let (bytes, media_type) = self.document(endpoint, &ask, MANIFEST_LIMIT, report).await?;
-        let digest = verify(&asked, &bytes, expected)?;
-        let content = content(&bytes, media_type.as_deref(), &asked)?;
+        let (bytes, headers) = self.document(endpoint, &ask, MANIFEST_LIMIT, report).await?;
+        let text = |name: HeaderName| headers.get(name).and_then(|value| value.to_str().ok());
+        let media_type = text(CONTENT_TYPE);
+        // What comes by tag is at least what the registry itself says that it is.
+        let stated = text(CONTENT_DIGEST).and_then(|digest| digest.parse::<Digest>().ok());
+        let digest = verify(&asked, &bytes, expected.or(stated.as_ref()))?;
+        let content = content(&bytes, media_type, &asked)?;
         Ok(Fetched { bytes, digest, content })
     }
 
@@ -100,22 +108,21 @@ impl Inner {
         Ok(bytes)
     }
 
-    /// A body of at most `limit` bytes, and its media type.
+    /// A body of at most `limit` bytes, and its headers.
     async fn document(
         &self,
         endpoint: &Endpoint,
         ask: &Ask,
         limit: u64,
         report: Report<'_>,
-    ) -> Result<(Vec<u8>, Option<String>), RegistryError> {
+    ) -> Result<(Vec<u8>, HeaderMap), RegistryError> {
         let asked = endpoint.asked(ask.what.as_str());
         let mut attempts = Attempts::new(&self.config, endpoint.last);
         loop {
             let response = self.request(endpoint, ask, &mut attempts, report).await?;
-            let media_type = response.headers().get(CONTENT_TYPE);
-            let media_type = media_type.and_then(|value| Some(value.to_str().ok()?.to_owned()));
+            let headers = response.headers().clone();
             match self.read_body(response, limit, &asked).await {
-                Ok(bytes) => return Ok((bytes, media_type)),
+                Ok(bytes) => return Ok((bytes, headers)),
                 Err(error @ (RegistryError::Transport { .. } | RegistryError::TooSlow { .. })) => {
                     self.pause(error, None, &mut attempts, report).await?;
                 }
@@ -182,8 +189,11 @@ fn content(bytes: &[u8], header: Option<&str>, asked: &Asked) -> Result<Content,
     let unsupported = |problem: String| {
         Err(RegistryError::Unsupported { asked: Box::new(asked.clone()), problem })
     };
-    let probe: Probe =
-        serde_json::from_slice(bytes).map_err(|error| document(DocumentError::Json(error)))?;
+    kiln_types::json::check_keys(bytes).map_err(|error| document(DocumentError::Json(error)))?;
+    let probe: Probe = serde_json::from_slice(bytes).map_err(|error| {
+        let reason = error.to_string();
+        document(DocumentError::Json(JsonError::Value { field: None, reason }))
+    })?;
     let header = header.map(|header| header.split(';').next().unwrap_or(header).trim());
     let by_header = header.and_then(is_index);
     let by_body = match &probe.media_type {

@@ -5,7 +5,8 @@ mod layers;
 use std::sync::Arc;
 
 use kiln_images::oci::{
-    Descriptor, MEDIA_CONFIG, MEDIA_DOCKER_CONFIG, Manifest, OciConfig, Platform, image_config,
+    Descriptor, MEDIA_CONFIG, MEDIA_DOCKER_CONFIG, MEDIA_DOCKER_MANIFEST, MEDIA_MANIFEST, Manifest,
+    OciConfig, Platform, image_config,
 };
 use kiln_images::{ImageStore, ImagesError, MAX_LAYERS};
 use kiln_metadata::ImageRecord;
@@ -73,10 +74,16 @@ impl RegistryClient {
         let hold = store.hold(&diff_ids).await;
         let added = inner.pull_layers(store, &sources, &layers, reference, progress).await;
         let result = match added.result {
-            Ok(()) => store
-                .import_image(&found.manifest_bytes, &config, diff_ids.clone(), name)
-                .await
-                .map_err(stored),
+            Ok(()) => {
+                let imported = store
+                    .import_image(&found.manifest_bytes, &config, diff_ids.clone(), name)
+                    .await
+                    .map_err(stored);
+                if let Ok(image) = &imported {
+                    remember(store, reference, image).await;
+                }
+                imported
+            }
             Err(error) => Err(error),
         };
         drop(hold);
@@ -130,6 +137,12 @@ impl Inner {
         if let Content::Index(index) = &fetched.content {
             let asked = endpoint.asked(format!("manifest {text}"));
             let chosen = platform::choose(index, &asked)?.clone();
+            if !matches!(chosen.media_type.as_str(), "" | MEDIA_MANIFEST | MEDIA_DOCKER_MANIFEST) {
+                let media_type: String = chosen.media_type.chars().take(120).collect();
+                let media_type = media_type.escape_debug();
+                let problem = format!("its entry for this host has the media type `{media_type}`");
+                return Err(RegistryError::Unsupported { asked, problem });
+            }
             let text = chosen.digest.to_string();
             fetched = self.manifest(endpoint, &text, Some(&chosen.digest), report).await?;
             let (expected, found) = (chosen.size, fetched.bytes.len() as u64);
@@ -160,7 +173,8 @@ impl Inner {
     ) -> Result<Vec<u8>, RegistryError> {
         let asked = sources[0].asked(format!("config {}", config.digest));
         if !matches!(config.media_type.as_str(), MEDIA_CONFIG | MEDIA_DOCKER_CONFIG) {
-            let media_type = config.media_type.escape_debug().to_string();
+            let media_type: String = config.media_type.chars().take(120).collect();
+            let media_type = media_type.escape_debug();
             let problem = format!("it is no image; its config has the media type `{media_type}`");
             return Err(RegistryError::Unsupported { asked, problem });
         }
@@ -172,6 +186,16 @@ impl Inner {
             }
         }
         Err(failed.expect("there is at least one source"))
+    }
+}
+
+/// Notes where an image can be had again. Without the note it cannot be repaired from there, which is no
+/// reason to refuse it.
+async fn remember(store: &ImageStore, reference: &Reference, image: &ImageRecord) {
+    let (registry, repository) = (reference.registry(), reference.repository());
+    let source = format!("{registry}/{repository}@{}", image.digest);
+    if let Err(error) = store.remember_source(image, &source).await {
+        tracing::warn!(source, ?error, "where the image came from could not be noted");
     }
 }
 
@@ -192,7 +216,12 @@ async fn present(
         return Ok(None);
     }
     if let Some(name) = name {
-        store.put_name(name, &image.digest).await?;
+        match store.put_name(name, &image.digest).await {
+            Ok(()) => {}
+            // Somebody has removed it since it was found: then it is not there, and is fetched.
+            Err(ImagesError::NotFound { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        }
     }
     report(PullProgress::Finished { digest: image.digest });
     Ok(Some(image))

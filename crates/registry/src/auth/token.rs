@@ -3,7 +3,7 @@
 use jiff::Timestamp;
 use reqwest::header::{HeaderMap, HeaderValue};
 use reqwest::{Method, Url};
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{basic, foreign_realm, may_have};
 use crate::client::{Inner, Report};
@@ -14,7 +14,7 @@ use crate::retry::{Attempts, is_temporary, retry_after};
 /// The largest answer of a token endpoint that is read, in bytes.
 const LIMIT: u64 = 1 << 20;
 
-#[derive(Deserialize)]
+#[derive(Serialize, Deserialize)]
 struct Answer {
     token: Option<String>,
     access_token: Option<String>,
@@ -81,7 +81,7 @@ impl Inner {
             RegistryError::TooLarge { .. } => failed(&host, "its answer is too large".into()),
             error => error,
         })?;
-        let token = serde_json::from_slice::<Answer>(&body)
+        let token = kiln_types::json::from_slice::<Answer>(&body)
             .ok()
             .and_then(|answer| answer.token.or(answer.access_token))
             .filter(|token| !token.is_empty())

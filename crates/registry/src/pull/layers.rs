@@ -84,6 +84,7 @@ impl Inner {
             Ok(pending) => pending,
             Err(error) => return Added { result: Err(error), ..added },
         };
+        kiln_failpoint::pass("pull.fetched");
         let mut below = Vec::with_capacity(layers.len());
         for layer in layers {
             if let Some(pending) = pending.remove(&layer.diff_id) {
@@ -91,6 +92,7 @@ impl Inner {
                 if let Err(error) = store.finish_layer(pending, &below).await {
                     return Added { result: Err(stored(error)), ..added };
                 }
+                kiln_failpoint::pass("pull.layer-made");
                 if let Err(error) = store.remember_blob(&layer.blob.digest, &layer.diff_id).await {
                     return Added { result: Err(stored(error)), ..added };
                 }

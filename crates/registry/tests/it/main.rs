@@ -4,7 +4,9 @@
 mod access;
 mod docker;
 mod faults;
+mod hostile;
 mod images;
 mod lies;
 mod mirrors;
 mod support;
+mod wire;
