@@ -237,7 +237,12 @@ async fn pinned(
         return Ok(None);
     };
     match store.prove_layers(&image.layers).await {
-        Ok(_) => Ok(Some((image, pin))),
+        Ok(_) => {
+            if let Err(error) = store.metadata().touch_base_pin(key).await {
+                tracing::warn!(base = key, %error, "the use of a base is not noted");
+            }
+            Ok(Some((image, pin)))
+        }
         Err(error) => {
             tracing::warn!(base = key, %error, "a pinned base is not whole; it is obtained again");
             Ok(None)

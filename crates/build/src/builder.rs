@@ -39,7 +39,7 @@ pub struct Builder {
     pub(crate) permits: Semaphore,
     pub(crate) cancel: CancellationToken,
     /// Builds whose end could not be written down: by their rows, they still run.
-    unrecorded: Mutex<HashMap<BuildId, BuildRecord>>,
+    unrecorded: Arc<Mutex<HashMap<BuildId, BuildRecord>>>,
     logs: Logs,
     tasks: TaskTracker,
 }
@@ -65,7 +65,7 @@ impl Builder {
             bases: Flights::default(),
             permits,
             cancel: CancellationToken::new(),
-            unrecorded: Mutex::default(),
+            unrecorded: Arc::default(),
             logs,
             tasks: TaskTracker::new(),
         })
@@ -90,6 +90,7 @@ impl Builder {
             finished_at: None,
         };
         let log = self.logs.create(id)?;
+        kiln_failpoint::pass("build.log-made");
         if let Err(source) = self.store.metadata().put_build(&record).await {
             drop(log);
             self.logs.remove(id);
@@ -115,6 +116,12 @@ impl Builder {
         unrecorded.insert(record.id, record);
     }
 
+    /// What is known of a build beyond its row: how it ended, if the database did not take that.
+    pub fn known(&self, row: BuildRecord) -> BuildRecord {
+        let unrecorded = self.unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+        unrecorded.get(&row.id).cloned().unwrap_or(row)
+    }
+
     /// A build.
     pub async fn get(&self, id: &BuildId) -> Result<BuildRecord, BuildError> {
         if let Some(ended) =
@@ -137,8 +144,16 @@ impl Builder {
     ) -> Result<impl Stream<Item = BuildEvent> + Send + 'static + use<>, BuildError> {
         self.get(id).await?;
         let (metadata, id) = (Arc::clone(self.store.metadata()), *id);
+        let unrecorded = Arc::clone(&self.unrecorded);
         // A log that was cut off (a full disk) gets its end from the row.
         let last = async move {
+            let ended = {
+                let unrecorded = unrecorded.lock().unwrap_or_else(PoisonError::into_inner);
+                unrecorded.get(&id).map(finished)
+            };
+            if ended.is_some() {
+                return ended;
+            }
             let record = metadata.get_build(&id).await.ok().flatten()?;
             (record.status != BuildStatus::Running).then(|| finished(&record))
         };
@@ -190,6 +205,7 @@ impl Builder {
             record.status = BuildStatus::Failed;
             record.finished_at = Some(Timestamp::now());
             record.failure = Some(BuildFailure {
+                code: kiln_types::ErrorCode::BuildFailed,
                 step: None,
                 command: None,
                 exit_code: None,
@@ -218,6 +234,8 @@ impl Builder {
                 .map_err(|error| recover(error.into()))?
                 .map_err(|error| recover(error.into()))?;
         }
+        self.remove_logs_without_rows();
+        kiln_failpoint::pass("start.builds-ended");
         clean_up();
         match self.store.sweep().await {
             Ok(0) => {}
@@ -228,6 +246,32 @@ impl Builder {
             }
         }
         Ok(())
+    }
+
+    /// A log is made before its row, and removed after it. What cannot be removed stands in nobody's way.
+    /// Not waited for: there may be many, and all that are found here are older than the next build.
+    fn remove_logs_without_rows(&self) {
+        let logs = match self.logs.list() {
+            Ok(logs) => logs,
+            Err(error) => {
+                return tracing::warn!(%error, "the logs of builds cannot be listed");
+            }
+        };
+        let (metadata, dir) = (Arc::clone(self.store.metadata()), self.logs.clone());
+        self.tasks.spawn(async move {
+            for id in logs {
+                match metadata.get_build(&id).await {
+                    Ok(None) => {
+                        tracing::info!(build = %id, "removing the log of a build that has no row");
+                        dir.remove(id);
+                    }
+                    Ok(Some(_)) => {}
+                    Err(error) => {
+                        tracing::warn!(build = %id, error = chain(&error), "cannot tell whether there is such a build");
+                    }
+                }
+            }
+        });
     }
 
     /// Takes no more builds, ends those that run (they fail and say why), and waits for that.

@@ -76,6 +76,12 @@ pub(crate) async fn longest_prefix(
             Err(error) => return Err(error),
         }
     }
+    // What is of use is kept for longer; if that is not noted, it is only made again earlier.
+    if !steps.is_empty()
+        && let Err(error) = store.metadata().touch_steps(&keys[..steps.len()]).await
+    {
+        tracing::warn!(%error, "the use of cached steps is not noted");
+    }
     Ok(Prefix { damaged: recorded - steps.len(), steps, hold })
 }
 

@@ -6,11 +6,14 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use kiln_images::ImagesError;
 use kiln_metadata::MetadataError;
+use kiln_roots::RootsError;
 use kiln_types::BuildId;
 use kiln_types::error::ErrorCode;
 
 use crate::BaseError;
+use crate::snapshot::SealError;
 
 /// One failed operation.
 #[derive(Debug, thiserror::Error)]
@@ -78,6 +81,29 @@ impl BuildError {
             Self::Log { .. } | Self::Recover { .. } | Self::ShuttingDown => ErrorCode::Internal,
         }
     }
+}
+
+/// The code of an error that ends a build: a full disk wherever it was met, else what the outermost
+/// error says.
+pub(crate) fn code_of(error: &(dyn Error + 'static)) -> ErrorCode {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        let full = |error: &io::Error| {
+            matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+        };
+        if error.downcast_ref::<io::Error>().is_some_and(full)
+            || error.downcast_ref::<MetadataError>().is_some_and(MetadataError::is_storage_full)
+        {
+            return ErrorCode::StorageFull;
+        }
+        cause = error.source();
+    }
+    None.or_else(|| error.downcast_ref().map(BaseError::code))
+        .or_else(|| error.downcast_ref().map(ImagesError::code))
+        .or_else(|| error.downcast_ref().map(SealError::code))
+        .or_else(|| error.downcast_ref().map(MetadataError::code))
+        .or_else(|| error.downcast_ref().map(RootsError::code))
+        .unwrap_or(ErrorCode::Internal)
 }
 
 /// An error with all its causes, one line.

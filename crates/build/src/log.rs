@@ -32,8 +32,8 @@ pub(crate) struct Progress {
     pub(crate) ended: bool,
 }
 
-/// The logs below one directory.
-#[derive(Debug)]
+/// The logs below one directory. Clones share it.
+#[derive(Clone, Debug)]
 pub(crate) struct Logs {
     dir: PathBuf,
     limit: u64,
@@ -54,11 +54,11 @@ impl Logs {
             .create(&dir)
             .map_err(|source| BuildError::Log { action: "make", path: dir.clone(), source })?;
         let path = self.path(id);
-        let file = OpenOptions::new()
-            .append(true)
-            .create_new(true)
-            .open(&path)
-            .map_err(|source| BuildError::Log { action: "make", path: path.clone(), source })?;
+        let file =
+            OpenOptions::new().append(true).create_new(true).open(&path).map_err(|source| {
+                self.remove(id);
+                BuildError::Log { action: "make", path: path.clone(), source }
+            })?;
         let (sender, receiver) = watch::channel(Progress::default());
         self.open.lock().unwrap_or_else(PoisonError::into_inner).insert(id, receiver);
         Ok(LogWriter::new(id, path, file, self.limit, sender, Arc::clone(&self.open)))
@@ -67,6 +67,19 @@ impl Logs {
     /// The file of a build's log.
     pub(crate) fn path(&self, id: BuildId) -> PathBuf {
         self.dir.join(id.to_string()).join("log.jsonl")
+    }
+
+    /// The builds that have a directory.
+    pub(crate) fn list(&self) -> io::Result<Vec<BuildId>> {
+        let entries = match fs::read_dir(&self.dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+            other => other?,
+        };
+        let mut found = Vec::new();
+        for entry in entries {
+            found.extend(entry?.file_name().to_str().and_then(|name| name.parse::<BuildId>().ok()));
+        }
+        Ok(found)
     }
 
     /// Removes the log of a build that was not to be.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use kiln_frontend::{FrontendError, base, definition, template};
 use kiln_metadata::TemplateDefaults;
+use kiln_roots::UpperLimits;
 use kiln_runtime::Limits;
 use kiln_types::api::{BuildRequest, BuildSource};
 use kiln_types::{ImageDefinition, ImageName};
@@ -57,6 +58,8 @@ pub struct BuilderConfig {
     pub data_dir: PathBuf,
     /// Limits of the sandbox that a step runs in. A template that asks for more memory gets that.
     pub limits: Limits,
+    /// Size of the disk of each step's sandbox, where disks are bounded.
+    pub disk: UpperLimits,
     /// How long one step may take.
     pub step_timeout: Duration,
     /// How many steps run at once; further ones wait.
@@ -78,6 +81,7 @@ impl BuilderConfig {
         Self {
             data_dir: data_dir.into(),
             limits: Limits { vcpu: cpus, memory: 4 << 30, pids: 8192 },
+            disk: UpperLimits { bytes: 20 << 30 },
             step_timeout: Duration::from_hours(1),
             parallel_steps: 4,
             step_env: Vec::new(),

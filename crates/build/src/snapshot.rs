@@ -1,5 +1,7 @@
 //! From an upper to a layer: what a sandbox changed, as an OCI layer of the store.
 
+mod root;
+
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use kiln_metadata::LayerRecord;
 use kiln_roots::{Roots, RootsError};
 use kiln_types::DiffId;
 use kiln_types::error::ErrorCode;
+
+use root::root_of;
 
 /// An upper, sealed.
 #[derive(Debug)]
@@ -99,7 +103,16 @@ pub async fn seal(
     parents: &[DiffId],
     exclude: Vec<PathBuf>,
 ) -> Result<Sealed, SealError> {
-    let directory = roots.uppers().path(upper).map_err(SealError::Upper)?;
+    let (uppers, id) = (Arc::clone(roots.uppers()), upper.to_owned());
+    // It may have to be mounted first.
+    let found = tokio::task::spawn_blocking(move || uppers.path(&id)).await;
+    let directory = found
+        .map_err(|error| SealError::Host {
+            action: "finish a thread",
+            upper: format!("upper `{upper}`"),
+            source: io::Error::other(error),
+        })?
+        .map_err(SealError::Upper)?;
     let options = UpperOptions { exclude, ..UpperOptions::default() };
     seal_directory(store, format!("upper `{upper}`"), directory, parents, options).await
 }
@@ -108,13 +121,19 @@ pub async fn seal(
 pub(crate) async fn seal_directory(
     store: &Arc<ImageStore>,
     what: String,
-    directory: PathBuf,
+    directory: impl AsRef<Path> + Send + 'static,
     parents: &[DiffId],
     options: UpperOptions,
 ) -> Result<Sealed, SealError> {
+    // What a root without changes looks like is a matter of the layer below it. If that is damaged, the
+    // changes are saved all the same: at worst as a layer that changes nothing.
+    let below = store.prove_layers(parents).await.ok();
+    let below = below.and_then(|mut layers| layers.pop()).map(|top| top.index);
     let work = {
         let (store, what) = (Arc::clone(store), what.clone());
-        tokio::task::spawn_blocking(move || read(&store, &what, &directory, &options))
+        tokio::task::spawn_blocking(move || {
+            read(&store, &what, directory.as_ref(), below.as_deref(), &options)
+        })
     };
     let read = work.await.map_err(|error| SealError::Host {
         action: "finish a thread",
@@ -141,11 +160,18 @@ fn read(
     store: &ImageStore,
     what: &str,
     directory: &Path,
+    below: Option<&Path>,
     options: &UpperOptions,
 ) -> Result<Option<(PendingLayer, UpperReport)>, SealError> {
     let host = |action| move |source| SealError::Host { action, upper: what.to_owned(), source };
-    if is_untouched(directory).map_err(host("look at the directory"))? {
-        return Ok(None);
+    if is_empty(directory).map_err(host("look at the directory"))? {
+        let root = root_of(below).map_err(|source| SealError::Read {
+            upper: what.to_owned(),
+            source: Box::new(source),
+        })?;
+        if root.is_that_of(directory).map_err(host("look at the directory"))? {
+            return Ok(None);
+        }
     }
     let (reader, writer) = io::pipe().map_err(host("make a pipe"))?;
     // Fewer changes between the two threads; a smaller pipe is as right.
@@ -178,10 +204,6 @@ fn read(
     })
 }
 
-/// Whether an upper is as it was made: empty, and with the attributes of a new one.
-fn is_untouched(directory: &Path) -> io::Result<bool> {
-    use std::os::unix::fs::MetadataExt as _;
-    let found = std::fs::symlink_metadata(directory)?;
-    let new = (found.uid(), found.gid(), found.mode() & 0o7777) == (0, 0, 0o755);
-    Ok(new && std::fs::read_dir(directory)?.next().is_none())
+fn is_empty(directory: &Path) -> io::Result<bool> {
+    Ok(std::fs::read_dir(directory)?.next().is_none())
 }

@@ -11,17 +11,20 @@ use kiln_metadata::{BuildRecord, ImageRecord, StepRecord, TemplateDefaults};
 use kiln_runtime::Limits;
 use kiln_types::api::BuildStatus;
 use kiln_types::event::{BuildEventKind, BuildFailure};
-use kiln_types::{ChainId, DiffId, Digest, ImageConfig, ImageDefinition, Step, StepKey};
+use kiln_types::{ChainId, DiffId, Digest, ErrorCode, ImageConfig, ImageDefinition, Step, StepKey};
 
 use crate::builder::Builder;
 use crate::cache::{config_after, keys, longest_prefix};
-use crate::error::chain;
+use crate::error::{chain, code_of};
 use crate::log::LogWriter;
 use crate::plan::BuildPlan;
+use crate::ready::make_ready;
 use crate::step::{Executed, Limited, StepFailure, configure, title};
 
 /// How often the end of a build is tried to be recorded, and the pause in between.
 const RECORD_ATTEMPTS: u32 = 5;
+/// How often a base is resolved that goes before it is held.
+const RESOLVE_ATTEMPTS: u32 = 3;
 const RECORD_PAUSE: Duration = Duration::from_secs(1);
 
 impl Builder {
@@ -30,9 +33,11 @@ impl Builder {
         let job = Job { builder: self, plan: &plan, log: &log };
         let result = AssertUnwindSafe(job.run(&mut record)).catch_unwind().await;
         let result = result.unwrap_or_else(|_| {
-            Err(outside("the builder itself failed; the daemon's log says more".to_owned()))
+            let message = "the builder itself failed; the daemon's log says more".to_owned();
+            Err(outside(ErrorCode::Internal, message))
         });
         record.finished_at = Some(Timestamp::now());
+        kiln_failpoint::pass("build.ended");
         match result {
             Ok(image) => {
                 record.status = BuildStatus::Succeeded;
@@ -96,33 +101,47 @@ impl Job<'_> {
             return Ok(image.digest);
         }
         if base.image.layers.len() + definition.steps.len() > MAX_LAYERS {
-            return Err(outside(format!(
-                "the base has {} layers, so that {} steps could make more than the {MAX_LAYERS} that an image may have; join steps",
-                base.image.layers.len(),
-                definition.steps.len()
-            )));
+            return Err(outside(
+                ErrorCode::InvalidDefinition,
+                format!(
+                    "the base has {} layers, so that {} steps could make more than the {MAX_LAYERS} that an image may have; join steps",
+                    base.image.layers.len(),
+                    definition.steps.len()
+                ),
+            ));
         }
         self.build(record, &base, key).await
     }
 
     async fn ground(&self, definition: &ImageDefinition) -> Result<Ground, BuildFailure> {
         let say = |message: String| self.log.info(message);
-        let image = self
-            .builder
-            .resolve_until_shutdown(&definition.base, self.plan.pull, &say)
-            .await
-            .ok_or_else(|| outside("the daemon was shut down".to_owned()))?
-            .map_err(|error| outside(chain(&*error)))?;
         let store = &self.builder.store;
-        let hold = store.hold(&image.layers).await;
-        let config = store.config(&image).await.map_err(|error| outside(chain(&error)))?;
+        let mut attempts = 0;
+        let (image, hold) = loop {
+            let image = self
+                .builder
+                .resolve_until_shutdown(&definition.base, self.plan.pull, &say)
+                .await
+                .ok_or_else(|| {
+                    outside(ErrorCode::BuildFailed, "the daemon was shut down".to_owned())
+                })?
+                .map_err(|error| caused_by(&*error))?;
+            let hold = store.hold(&image.layers).await;
+            let still = store.metadata().get_image(&image.digest).await;
+            attempts += 1;
+            // Nothing has kept it before it was held: it may have been collected.
+            if still.map_err(|error| caused_by(&error))?.is_some() || attempts == RESOLVE_ATTEMPTS {
+                break (image, hold);
+            }
+        };
+        let config = store.config(&image).await.map_err(|error| caused_by(&error))?;
         Ok(Ground { image, config, _hold: hold })
     }
 
     /// The image that this very definition made before, if it is still whole.
     async fn built_before(&self, key: &Digest) -> Result<Option<ImageRecord>, BuildFailure> {
         let store = &self.builder.store;
-        let failed = |error: &(dyn std::error::Error + 'static)| outside(chain(error));
+        let failed = |error: &(dyn std::error::Error + 'static)| caused_by(error);
         let found = store.metadata().find_image_by_definition(key).await;
         let Some(image) = found.map_err(|error| failed(&error))? else {
             return Ok(None);
@@ -159,7 +178,7 @@ impl Job<'_> {
         let usable = if self.plan.no_cache { &[][..] } else { &keys[..] };
         let prefix = longest_prefix(store, &base.image.layers, usable)
             .await
-            .map_err(|error| outside(chain(&error)))?;
+            .map_err(|error| caused_by(&error))?;
         if prefix.damaged > 0 {
             self.log.info(format!(
                 "the results of {} steps are recorded but not whole; they are done again",
@@ -199,7 +218,8 @@ impl Job<'_> {
                 created_by,
             })
             .await
-            .map_err(|error| outside(chain(&error)))?;
+            .map_err(|error| caused_by(&error))?;
+        make_ready(store, &self.builder.roots, &image.layers).await;
         drop((prefix.hold, holds));
         Ok(image.digest)
     }
@@ -268,6 +288,7 @@ impl Job<'_> {
         let row = StepRecord { key: *key, layer: layer.map(|layer| layer.diff_id) };
         let put = self.builder.store.metadata().put_step(&row).await;
         put.map_err(|error| StepFailure::of(&error))?;
+        kiln_failpoint::pass("step.recorded");
         Ok(Executed { layer, hold, cached: false })
     }
 
@@ -313,11 +334,17 @@ fn limits(usual: Limits, defaults: &TemplateDefaults) -> Limits {
 }
 
 /// A failure outside of any step.
-fn outside(message: String) -> BuildFailure {
-    BuildFailure { step: None, command: None, exit_code: None, last_lines: Vec::new(), message }
+fn outside(code: ErrorCode, message: String) -> BuildFailure {
+    let (step, command, exit_code) = (None, None, None);
+    BuildFailure { code, step, command, exit_code, last_lines: Vec::new(), message }
+}
+
+/// A failure outside of any step that an error explains.
+fn caused_by(error: &(dyn std::error::Error + 'static)) -> BuildFailure {
+    outside(code_of(error), chain(error))
 }
 
 fn of_step(number: usize, failure: StepFailure) -> BuildFailure {
-    let StepFailure { command, exit_code, last_lines, message } = failure;
-    BuildFailure { step: Some(number as u32 + 1), command, exit_code, last_lines, message }
+    let StepFailure { code, command, exit_code, last_lines, message } = failure;
+    BuildFailure { code, step: Some(number as u32 + 1), command, exit_code, last_lines, message }
 }

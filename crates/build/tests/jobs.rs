@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use futures_util::{FutureExt as _, StreamExt as _};
 use kiln_build::{BuildError, CatalogSource};
+use kiln_roots::UpperLimits;
 use kiln_types::api::BuildStatus;
 use kiln_types::event::{BuildEvent, BuildEventKind};
 use kiln_types::{Base, BuildId};
@@ -152,8 +153,11 @@ fn what_a_crash_left_is_ended_and_removed() {
         let lines: Vec<&str> = text.lines().collect();
         let cut = format!("{}\n{}", lines[..lines.len() - 1].join("\n"), &lines[0][..20]);
         std::fs::write(&path, cut).unwrap();
-        lab.roots.uppers().create(&format!("build-{}", kiln_types::SandboxId::new())).unwrap();
-        lab.roots.uppers().create("sbx_other").unwrap();
+        lab.roots
+            .uppers()
+            .create(&format!("build-{}", kiln_types::SandboxId::new()), UpperLimits::default())
+            .unwrap();
+        lab.roots.uppers().create("sbx_other", UpperLimits::default()).unwrap();
 
         lab.builder.recover().await.unwrap();
         assert_eq!(lab.roots.uppers().list().unwrap(), ["sbx_other"]);
@@ -193,6 +197,34 @@ fn a_log_that_was_lost_still_ends() {
         }
         let unknown = lab.builder.log(&BuildId::new(), 0).await;
         assert!(matches!(unknown.err(), Some(BuildError::NotFound { .. })));
+    });
+}
+
+/// As on a full disk: the database takes no more, and neither does the log.
+#[test]
+fn a_build_whose_end_is_not_recorded_ends_all_the_same() {
+    if !privileged() {
+        return;
+    }
+    let lab = Lab::new();
+    lab.block_on(async {
+        use sqlx::{Connection as _, Executor as _};
+        let file = lab.dir.path().join("kiln.sqlite");
+        let mut database =
+            sqlx::SqliteConnection::connect(&format!("sqlite://{}", file.display())).await.unwrap();
+        let refuse =
+            "CREATE TRIGGER full BEFORE UPDATE ON builds BEGIN SELECT RAISE(ABORT, 'full'); END";
+        database.execute(refuse).await.unwrap();
+        let (record, events) = lab.build(lab.plan(vec![run("exit 3")])).await;
+        assert_eq!(record.status, BuildStatus::Failed);
+        let row = lab.metadata.get_build(&record.id).await.unwrap().unwrap();
+        assert_eq!(row.status, BuildStatus::Running, "the row could not be changed");
+        assert_eq!(lab.builder.known(row), record);
+        let log = lab.dir.path().join("builds").join(record.id.to_string()).join("log.jsonl");
+        std::fs::write(log, "").unwrap();
+        let log: Vec<BuildEvent> = lab.builder.log(&record.id, 0).await.unwrap().collect().await;
+        let [last] = &log[..] else { panic!("{log:?}") };
+        assert_eq!(last.kind, events.last().unwrap().kind);
     });
 }
 

@@ -7,15 +7,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use kiln_images::LayerHold;
 use kiln_metadata::LayerRecord;
-use kiln_roots::LayerSource;
+use kiln_roots::{LayerSource, UpperLimits};
 use kiln_runtime::agent::{AgentError, ExecChunk, ExecSpec, StartErrorKind};
 use kiln_runtime::{BoxError, Limits, Running, SandboxSpec, Userns};
 use kiln_types::event::{BuildEventKind, OutputStream};
-use kiln_types::{DiffId, ImageConfig, SandboxId, Step};
+use kiln_types::{DiffId, ErrorCode, ImageConfig, SandboxId, Step};
 
 use super::{Command, Work, directory, environment, work};
 use crate::builder::Builder;
-use crate::error::chain;
+use crate::error::{chain, code_of};
 use crate::log::{Decoder, LogWriter, Tail};
 use crate::snapshot::{SealedLayer, seal};
 
@@ -42,6 +42,7 @@ pub(crate) struct Executed {
 /// Why a step failed, with all that a build says about it.
 #[derive(Clone, Debug)]
 pub(crate) struct StepFailure {
+    pub(crate) code: ErrorCode,
     pub(crate) command: Option<String>,
     pub(crate) exit_code: Option<i32>,
     pub(crate) last_lines: Vec<String>,
@@ -50,12 +51,12 @@ pub(crate) struct StepFailure {
 
 impl StepFailure {
     pub(crate) fn new(message: impl Into<String>) -> Self {
-        let message = message.into();
-        Self { command: None, exit_code: None, last_lines: Vec::new(), message }
+        let (code, message) = (ErrorCode::BuildFailed, message.into());
+        Self { code, command: None, exit_code: None, last_lines: Vec::new(), message }
     }
 
     pub(crate) fn of(error: &(dyn std::error::Error + 'static)) -> Self {
-        Self::new(chain(error))
+        Self { code: code_of(error), ..Self::new(chain(error)) }
     }
 }
 
@@ -89,8 +90,11 @@ impl Builder {
         };
         let sandbox = SandboxId::new();
         let upper = format!("{UPPER_PREFIX}{sandbox}");
-        self.uppers(&upper, |uppers, id| uppers.create(id)).await?;
+        let disk = self.config.disk;
+        self.uppers(&upper, move |uppers, id| uppers.create(id, disk)).await?;
+        kiln_failpoint::pass("step.disk-made");
         let result = self.execute_in(sandbox, &upper, &work, number, on, log).await;
+        kiln_failpoint::pass("step.done");
         if let Err(error) = self.uppers(&upper, |uppers, id| uppers.remove(id).map(drop)).await {
             tracing::error!(
                 upper,
@@ -145,12 +149,13 @@ impl Builder {
             limits: on.limits,
             slot: None,
             network: true,
+            driver: None,
         };
         let running = self
             .runtime
             .create(spec, Box::new(root))
             .await
-            .map_err(|error| StepFailure::of(&error))?;
+            .map_err(|error| short_of_disk(&self.config.data_dir, StepFailure::of(&error)))?;
         let limit = self.config.step_timeout + SLACK;
         let driven = tokio::time::timeout(limit, self.drive(&running, work, number, on, log));
         let done = tokio::select! {
@@ -161,12 +166,15 @@ impl Builder {
             () = self.cancel.cancelled() => Err(shutting_down()),
         };
         let done = done.map_err(|failure| short_of_disk(&self.config.data_dir, failure));
+        let bounded = self.roots.uppers().bounded().then_some(self.config.disk);
+        let done = done.map_err(|failure| short_of_own_disk(bounded, failure));
         let stopped = self.runtime.stop(sandbox, GRACE).await;
         if let Err(error) = self.store.metadata().release_slot(running.slot.0).await {
             tracing::warn!(slot = running.slot.0, error = chain(&error), "a slot was not released");
         }
         done.map_err(|failure| short_of_memory(&running, on.limits, failure))?;
         stopped.map_err(|error| StepFailure::of(&error))?;
+        kiln_failpoint::pass("step.ran");
         let sealed = seal(&self.store, &self.roots, upper, on.layers, Vec::new())
             .await
             .map_err(|error| StepFailure::of(&error))?;
@@ -302,9 +310,23 @@ fn short_of_disk(data_dir: &Path, failure: StepFailure) -> StepFailure {
             failure.message,
             data_dir.display()
         );
-        return StepFailure { message, ..failure };
+        return StepFailure { code: ErrorCode::StorageFull, message, ..failure };
     }
     failure
+}
+
+/// Programs say that there is no room; that it is the step's own disk which has none, they cannot.
+fn short_of_own_disk(disk: Option<UpperLimits>, failure: StepFailure) -> StepFailure {
+    let said = failure.last_lines.iter().any(|line| line.contains("No space left on device"));
+    let Some(disk) = disk.filter(|_| said && failure.code != ErrorCode::StorageFull) else {
+        return failure;
+    };
+    let message = format!(
+        "{}; the disk of a step has {} MiB (`build_disk_mib` in the daemon's configuration), one file for each 16 KiB",
+        failure.message,
+        disk.bytes >> 20
+    );
+    StepFailure { message, ..failure }
 }
 
 /// A command whose process the kernel killed cannot say why it failed.

@@ -13,7 +13,7 @@ use kiln_build::{BuildPlan, Builder, BuilderConfig};
 use kiln_images::ImageStore;
 use kiln_metadata::{BuildRecord, ImageRecord, MetadataStore, SqliteStore, TemplateDefaults};
 use kiln_registry::{RegistryClient, RegistryConfig};
-use kiln_roots::{DirectoryUppers, ErofsMounts, LayerSource, Roots};
+use kiln_roots::{DirectoryUppers, ErofsMounts, LayerSource, Roots, UpperLimits};
 use kiln_runtime::agent::ExecSpec;
 use kiln_runtime::host::HostBlock;
 use kiln_runtime::native::{CA_BUNDLE, CA_ENV};
@@ -225,7 +225,7 @@ impl Lab {
         let config = self.store.config(image).await.unwrap();
         let id = SandboxId::new();
         let upper = id.to_string();
-        self.roots.uppers().create(&upper).unwrap();
+        self.roots.uppers().create(&upper, UpperLimits::default()).unwrap();
         let roots = self.roots.clone();
         let root = move |userns: Userns<'_>| {
             roots
@@ -239,6 +239,7 @@ impl Lab {
             limits: Limits { vcpu: 1, memory: 1 << 30, pids: 256 },
             slot: None,
             network: false,
+            driver: None,
         };
         let running = self.runtime.create(spec, Box::new(root)).await.unwrap();
         let mut env: BTreeMap<String, String> =
