@@ -1,10 +1,11 @@
 //! What the handlers share.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use kiln_build::{Builder, BuilderConfig};
-use kiln_images::ImageStore;
+use kiln_images::{ImageStore, ImagesError, Removed};
 use kiln_registry::{PullProgress, RegistryClient};
 use kiln_roots::Roots;
 use kiln_runtime::Runtime;
@@ -16,6 +17,7 @@ use tokio_util::task::TaskTracker;
 use crate::config::Config;
 use crate::problem::ApiError;
 use crate::removal;
+use crate::reserve::Reserve;
 use crate::sandboxes::{Parts, Sandboxes};
 use crate::snapshots::Snapshots;
 
@@ -29,6 +31,8 @@ pub(crate) struct App {
     pub(crate) builder: Arc<Builder>,
     pub(crate) sandboxes: Arc<Sandboxes>,
     pub(crate) snapshots: Arc<Snapshots>,
+    /// Room for removals on a full disk.
+    pub(crate) reserve: Reserve,
     /// Cancelled when the daemon begins to end: streams without an end of their own then end.
     pub(crate) closing: CancellationToken,
     /// Cancelled when the time for requests in flight is over.
@@ -66,6 +70,7 @@ impl App {
         });
         let snapshots =
             Snapshots::new(Arc::clone(&images), Arc::clone(&roots), Arc::clone(&sandboxes));
+        let reserve = Reserve::new(&config.data_dir);
         Arc::new(Self {
             config,
             images,
@@ -74,6 +79,7 @@ impl App {
             builder,
             sandboxes,
             snapshots,
+            reserve,
             closing: CancellationToken::new(),
             cutoff: CancellationToken::new(),
             sockets: TaskTracker::new(),
@@ -88,7 +94,20 @@ impl App {
         let app = Arc::clone(self);
         // Not cut off by the daemon's end either: what has lost its row is found by nobody later.
         let removal = async move {
-            let removed = removal::remove_image(&app.images, &app.roots, &text).await?;
+            // A disk that gets full between the rows and the files leaves files that have no row any
+            // more: then the second attempt finds no image, and the first one's work to finish.
+            let known = app.images.resolve(&text).await.ok().map(|image| image.digest);
+            let begun = AtomicBool::new(false);
+            let remove = || async {
+                let again = begun.swap(true, Ordering::Relaxed);
+                match removal::remove_image(&app.images, &app.roots, &text).await {
+                    Err(ImagesError::NotFound { .. }) if again && known.is_some() => {
+                        Ok(Removed { image: known, bytes: app.images.sweep().await? })
+                    }
+                    removed => Ok(removed?),
+                }
+            };
+            let removed = app.reserve.lend(remove).await?;
             Ok(RemovedImage { image: removed.image, bytes_freed: removed.bytes })
         };
         self.sandboxes.detached(removal).await
@@ -109,6 +128,7 @@ impl App {
             };
             let image =
                 app.registry.pull(&app.images, &reference, name.as_ref(), &progress).await?;
+            kiln_build::make_ready(&app.images, &app.roots, &image.layers).await;
             Ok(app.images.info(&image).await?)
         });
         match pull.await {

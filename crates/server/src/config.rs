@@ -3,6 +3,7 @@
 //! `docs/configuration.md` is the reference. Order, later wins: defaults, file, environment, and what
 //! the command line sets on the value afterwards.
 
+mod drivers;
 mod keys;
 mod load;
 
@@ -14,6 +15,8 @@ use kiln_build::CatalogSource;
 use kiln_registry::RegistryConfig;
 use serde::Deserialize;
 
+pub(crate) use drivers::NATIVE;
+pub use drivers::OciRuntimeEntry;
 pub use load::ConfigError;
 
 /// The CA bundle of Debian and its relatives.
@@ -35,10 +38,22 @@ pub struct Config {
     pub stop_grace_ms: u64,
     /// How long requests in flight may take when the daemon ends, in milliseconds.
     pub drain_ms: u64,
+    /// How layers are mounted.
+    pub layers: Layers,
     /// How many sandboxes' worth of namespaces are kept ready.
     pub pool_size: usize,
+    /// What the disks of new sandboxes are.
+    pub uppers: Uppers,
+    /// Size of the disk of each build step's sandbox in MiB, where disks are bounded.
+    pub build_disk_mib: u32,
     /// Limits of sandboxes that set none themselves and whose image sets none.
     pub defaults: Defaults,
+    /// The driver of sandboxes that name none, and of builds.
+    pub driver: String,
+    /// Runtimes of the `oci` driver by name; they replace the built-in ones of that name.
+    pub oci: BTreeMap<String, OciRuntimeEntry>,
+    /// What `gc` keeps.
+    pub gc: Gc,
     /// How registries are reached.
     pub registries: RegistryConfig,
     /// Sources of base images by catalog name, in order; they replace the built-in ones of that name.
@@ -60,6 +75,56 @@ pub struct Defaults {
     pub memory_mib: u32,
     /// Processes and threads.
     pub pids: u32,
+    /// Size of the disk in MiB, where disks are bounded.
+    pub disk_mib: u32,
+}
+
+/// What the disks of new sandboxes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Uppers {
+    /// Images where the host can have them, else directories.
+    #[default]
+    Auto,
+    /// Sparse ext4 images, bounded by their size.
+    Image,
+    /// Directories, which nothing bounds but the file system that they are on.
+    Directory,
+}
+
+/// How layers are mounted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Layers {
+    /// As EROFS where the kernel can, else as directories.
+    #[default]
+    Auto,
+    /// As EROFS, out of the layers' own files.
+    Erofs,
+    /// As plain directories, into which each layer is laid out once.
+    Directory,
+}
+
+/// What `gc` keeps although nothing needs it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+#[expect(
+    clippy::struct_field_names,
+    reason = "they are keys of the configuration: `gc.keep_hours`"
+)]
+pub struct Gc {
+    /// For how many hours after its last use something is kept for its own sake.
+    pub keep_hours: u32,
+    /// How many builds are kept, the newest, with their logs.
+    pub keep_builds: u32,
+    /// For how many days after its end a build is kept.
+    pub keep_build_days: u32,
+}
+
+impl Default for Gc {
+    fn default() -> Self {
+        Self { keep_hours: 168, keep_builds: 1000, keep_build_days: 30 }
+    }
 }
 
 /// How the log is written.
@@ -82,8 +147,14 @@ impl Default for Config {
             log_format: LogFormat::Text,
             stop_grace_ms: 10_000,
             drain_ms: 10_000,
+            layers: Layers::default(),
             pool_size: 4,
+            uppers: Uppers::default(),
+            build_disk_mib: 20480,
             defaults: Defaults::default(),
+            driver: NATIVE.to_owned(),
+            oci: BTreeMap::new(),
+            gc: Gc::default(),
             registries: RegistryConfig::default(),
             catalog: BTreeMap::new(),
             ca_bundle: None,
@@ -94,7 +165,7 @@ impl Default for Config {
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { vcpu: 2, memory_mib: 2048, pids: 4096 }
+        Self { vcpu: 2, memory_mib: 2048, pids: 4096, disk_mib: 10240 }
     }
 }
 

@@ -1,5 +1,7 @@
 //! What this host offers: everything that sandboxes need, found out by trying it.
 
+mod drivers;
+mod layers;
 mod network;
 mod program;
 
@@ -9,18 +11,21 @@ use std::path::Path;
 
 use kiln_types::api::{Check, CheckStatus, DoctorReport};
 
-use crate::config::DEBIAN_CA_BUNDLE;
+use crate::config::{Config, DEBIAN_CA_BUNDLE};
 
 /// Below this a first build of any use runs out of space.
 const LOW_SPACE: u64 = 4 << 30;
 
-/// Examines the host for a daemon with its data in `data_dir`. Leaves nothing behind.
-pub(crate) fn report(data_dir: &Path) -> DoctorReport {
+/// Examines the host for a daemon with this configuration. Leaves nothing behind.
+pub(crate) fn report(config: &Config) -> DoctorReport {
+    let (data_dir, layers) = (config.data_dir.as_path(), config.layers);
     // Before the first start there is only some directory above it, on the same file system.
     let existing = data_dir.ancestors().find(|path| path.is_dir()).unwrap_or(Path::new("/"));
     let mut checks = kiln_runtime::probe::probe(existing);
+    checks.push(layers::mounts(existing, layers));
     checks.extend([network::forwarding(), network::firewall(), network::addresses()]);
-    checks.extend([ca_bundle(), bootstrap(), data_directory(data_dir, existing)]);
+    checks.extend([ca_bundle(), bootstrap(), disks(existing), data_directory(data_dir, existing)]);
+    checks.extend(drivers::checks(config));
     let usable = checks.iter().all(|check| check.status != CheckStatus::Missing);
     DoctorReport { usable, checks }
 }
@@ -65,6 +70,22 @@ fn bootstrap() -> Check {
     }
 }
 
+/// By making one, in the file system that will have them.
+fn disks(existing: &Path) -> Check {
+    const NAME: &str = "sandbox disks";
+    match kiln_roots::ImageUppers::probe(existing) {
+        Ok(()) => ok(NAME, "ext4 images, bounded by their size"),
+        Err(error) => degraded(
+            NAME,
+            format!(
+                "directories, which nothing bounds, since images do not work: {}",
+                crate::problem::chain(&error)
+            ),
+            "as root, with the package e2fsprogs, loop devices (/dev/loop-control) and a kernel with ext4, disks are images",
+        ),
+    }
+}
+
 fn data_directory(data_dir: &Path, existing: &Path) -> Check {
     const NAME: &str = "data directory";
     let shown = data_dir.display();
@@ -97,7 +118,8 @@ mod tests {
     #[test]
     fn every_finding_that_is_not_ok_has_a_way_out() {
         let directory = tempfile::tempdir().unwrap();
-        let report = report(&directory.path().join("not/made/yet"));
+        let data_dir = directory.path().join("not/made/yet");
+        let report = report(&Config { data_dir, ..Config::default() });
         assert!(report.checks.len() > 4);
         let names: std::collections::HashSet<_> =
             report.checks.iter().map(|check| &check.name).collect();

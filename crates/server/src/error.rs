@@ -35,6 +35,15 @@ pub enum ServerError {
         #[source]
         source: io::Error,
     },
+    /// The database is gone, and what it spoke of is not.
+    #[error(
+        "the database {} is missing or empty, but there are images beside it; put a backup of it there, or start with another `data_dir`. Nothing was changed",
+        path.display()
+    )]
+    DatabaseLost {
+        /// The database's file.
+        path: PathBuf,
+    },
     /// The configuration has a value that cannot be used.
     #[error("the configuration is not usable")]
     Config(#[from] ConfigError),

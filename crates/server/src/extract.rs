@@ -1,11 +1,15 @@
 //! Extractors whose refusals are problem documents: JSON bodies, queries and path parameters.
 
+use std::borrow::Cow;
+
 use axum::extract::rejection::{BytesRejection, FailedToBufferBody};
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header::CONTENT_TYPE;
 use axum::http::request::Parts;
 use bytes::Bytes;
 use kiln_types::ErrorCode;
+use kiln_types::json::JsonError;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::problem::ApiError;
@@ -17,7 +21,7 @@ pub(crate) const MAX_JSON: usize = 64 << 20;
 #[derive(Debug)]
 pub(crate) struct Json<T>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+impl<T: DeserializeOwned + Serialize, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
@@ -39,40 +43,19 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     }
 }
 
-/// Parses a JSON document as a request's message.
-pub(crate) fn parse<T: DeserializeOwned>(text: &[u8]) -> Result<T, ApiError> {
-    if text.iter().all(u8::is_ascii_whitespace) {
-        return Err(ApiError::new(
-            ErrorCode::InvalidRequest,
-            "the body is empty; JSON is expected",
-        ));
-    }
-    // Every message is an object; the parser would take an array of its fields' values for one.
-    if text.trim_ascii_start().first() == Some(&b'[') {
-        return Err(ApiError::new(
-            ErrorCode::InvalidRequest,
-            "the body is an array; a JSON object is expected",
-        ));
-    }
-    let mut json = serde_json::Deserializer::from_slice(text);
-    let value = serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let cause = error.into_inner();
-        // serde_json calls a `null` in the place of a choice a fault of syntax, too.
-        let is_json = || serde_json::from_slice::<serde::de::IgnoredAny>(text).is_ok();
-        let detail = if cause.classify() != serde_json::error::Category::Data && !is_json() {
-            format!("the body is not JSON: {cause}")
-        } else if path == "." {
-            format!("the body is not valid: {cause}")
-        } else {
-            format!("`{path}` is not valid: {cause}")
+/// Parses a JSON document as a request's message, strictly: see [`kiln_types::json`].
+pub(crate) fn parse<T: DeserializeOwned + Serialize>(text: &[u8]) -> Result<T, ApiError> {
+    kiln_types::json::from_slice(text).map_err(|error| {
+        let detail = match &error {
+            JsonError::Empty => "the body is empty; JSON is expected".to_owned(),
+            JsonError::Array => "the body is an array; a JSON object is expected".to_owned(),
+            JsonError::Syntax(cause) => format!("the body is not JSON: {cause}"),
+            JsonError::Value { field: None, reason } => format!("the body is not valid: {reason}"),
+            other => other.to_string(),
         };
         ApiError::new(ErrorCode::InvalidRequest, detail)
-    })?;
-    json.end().map_err(|error| {
-        ApiError::new(ErrorCode::InvalidRequest, format!("the body is not JSON: {error}"))
-    })?;
-    Ok(value)
+            .hint("what the route takes is described at `/v1/openapi.json`")
+    })
 }
 
 fn refused_body(rejection: BytesRejection) -> ApiError {
@@ -141,18 +124,26 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
-/// Whether a percent-encoded text is UTF-8 when it is decoded. A `%` that begins no pair of hex digits
-/// stands for itself.
+/// Whether a percent-encoded text is UTF-8 when it is decoded.
 fn decodes_to_utf8(encoded: &str) -> bool {
+    std::str::from_utf8(&percent_decoded(encoded)).is_ok()
+}
+
+/// A percent-encoded text as it was meant. A `%` that begins no pair of hex digits stands for itself.
+pub(crate) fn percent_decoded(encoded: &str) -> Cow<'_, [u8]> {
+    if !encoded.contains(['%', '+']) {
+        return Cow::Borrowed(encoded.as_bytes());
+    }
     let mut rest = encoded.as_bytes();
     let mut decoded = Vec::with_capacity(rest.len());
     while let Some((&byte, after)) = rest.split_first() {
         let pair = after.get(..2).filter(|_| byte == b'%');
         let value = pair.and_then(|pair| hex::decode(pair).ok());
-        decoded.push(value.as_ref().map_or(byte, |value| value[0]));
+        let plain = if byte == b'+' { b' ' } else { byte };
+        decoded.push(value.as_ref().map_or(plain, |value| value[0]));
         rest = if value.is_some() { &after[2..] } else { after };
     }
-    std::str::from_utf8(&decoded).is_ok()
+    Cow::Owned(decoded)
 }
 
 /// The beginning of a text that a client sent, for an error message.
@@ -195,6 +186,14 @@ mod tests {
             ("{\"image\": 1}", "`image` is not valid: invalid type: integer `1`"),
             ("{}", "the body is not valid: missing field `image`"),
             (" [\"debian-12\"]", "the body is an array"),
+            (
+                "{\"image\": \"x\", \"limits\": [1, 64, 64]}",
+                "the body is not valid: `limits` is an array; a JSON object is expected",
+            ),
+            (
+                "{\"image\": \"x\", \"env\": {\"A\": \"1\", \"A\": \"2\"}}",
+                "the body is not valid: `env.A` is there twice",
+            ),
             (
                 "{\"image\": \"x\",\n \"limits\": {\"vcpu\": -1}}",
                 "`limits.vcpu` is not valid: invalid value: integer `-1`, expected u32 at line 2",

@@ -10,6 +10,7 @@ mod app;
 mod auth;
 mod builds;
 mod config;
+mod contract;
 mod doctor;
 mod error;
 mod extract;
@@ -20,17 +21,21 @@ mod page;
 mod problem;
 mod removal;
 mod request_id;
+mod reserve;
 mod routes;
 mod sandboxes;
 mod server;
 mod snapshots;
+mod upkeep;
 
-pub use config::{Config, ConfigError, Defaults, LogFormat};
+pub use config::{Config, ConfigError, Defaults, LogFormat, OciRuntimeEntry};
 pub use error::ServerError;
+pub use kiln_images::FsckProgress;
 pub use openapi::openapi;
 pub use server::{Ready, Server};
+pub use upkeep::fsck_offline;
 
 /// What the host offers to a daemon with this configuration, and what is missing. Changes nothing.
 pub fn doctor(config: &Config) -> kiln_types::api::DoctorReport {
-    doctor::report(&config.data_dir)
+    doctor::report(config)
 }

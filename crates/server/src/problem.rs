@@ -28,7 +28,7 @@ impl ApiError {
     /// An error that another crate has met. The detail is the chain of its causes; a full disk gets
     /// its own code wherever it was met.
     pub(crate) fn of(code: ErrorCode, error: &(dyn Error + 'static)) -> Self {
-        if disk_is_full(error) {
+        if code == ErrorCode::StorageFull || disk_is_full(error) {
             return Self::new(ErrorCode::StorageFull, chain(error)).hint(
                 "free space in the data directory, for instance by removing images and sandboxes",
             );

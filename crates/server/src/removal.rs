@@ -37,6 +37,11 @@ async fn mountable(images: &ImageStore, layers: &[DiffId]) -> Vec<MountableLayer
 
 fn forget_gone(roots: &Roots, layers: &[MountableLayer]) {
     for layer in layers.iter().filter(|layer| !layer.index.exists()) {
-        roots.layer_mounts().forget(&layer.index);
+        if let Err(error) = roots.layer_mounts().forget(&layer.index) {
+            tracing::warn!(
+                error = &error as &dyn std::error::Error,
+                "what was kept of a removed layer stays until the next start"
+            );
+        }
     }
 }

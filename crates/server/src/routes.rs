@@ -9,6 +9,7 @@ mod files;
 mod images;
 mod sandboxes;
 mod snapshots;
+mod store;
 mod system;
 #[cfg(test)]
 mod tests;
@@ -26,6 +27,7 @@ use utoipa_axum::routes;
 
 use crate::app::App;
 use crate::auth::{Keys, require_key};
+use crate::contract::{self, Contract};
 use crate::extract::{MAX_JSON, shorten};
 use crate::problem::ApiError;
 use crate::request_id::{panicked, trace};
@@ -57,6 +59,9 @@ fn closed_routes() -> OpenApiRouter<Arc<App>> {
         .routes(routes!(files::mkdir))
         .routes(routes!(snapshots::create, snapshots::list))
         .routes(routes!(snapshots::get, snapshots::remove))
+        .routes(routes!(store::fsck))
+        .routes(routes!(store::gc))
+        .routes(routes!(store::usage))
 }
 
 /// All routes, for their description.
@@ -66,13 +71,17 @@ pub(crate) fn all() -> OpenApiRouter<Arc<App>> {
 
 /// The router: with `keys`, only for those who have one.
 pub(crate) fn router(app: Arc<App>, keys: Option<Keys>) -> Router {
-    let (open, _) = open_routes().split_for_parts();
+    let contract = from_fn_with_state(Contract::of(&all().into_openapi()), contract::check);
+    let (mut open, _) = open_routes().split_for_parts();
     let (mut closed, _) = closed_routes().split_for_parts();
     // An image called `pull` is not out of reach because the path is also that of pulling.
     closed = closed.route(
         "/v1/images/pull",
         axum::routing::get(images::get_named_pull).delete(images::remove_named_pull),
     );
+    // Before the key's layer, that is inside of it: nobody without a key is told anything of a route.
+    open = open.route_layer(contract.clone());
+    closed = closed.route_layer(contract);
     if let Some(keys) = keys {
         closed = closed.route_layer(from_fn_with_state(keys, require_key));
     }

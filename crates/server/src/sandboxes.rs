@@ -64,6 +64,8 @@ pub(crate) struct Sandboxes {
     names: Mutex<HashSet<String>>,
     /// Sandboxes whose row says `stopped` while they are being started.
     starting: Mutex<HashSet<SandboxId>>,
+    /// Sandboxes that are being made: they may have a disk, and have no row.
+    making: Mutex<HashSet<SandboxId>>,
     locks: locks::Locks,
     tasks: TaskTracker,
 }
@@ -75,6 +77,7 @@ impl Sandboxes {
             live: Mutex::default(),
             names: Mutex::default(),
             starting: Mutex::default(),
+            making: Mutex::default(),
             locks: locks::Locks::default(),
             tasks: TaskTracker::new(),
         })
@@ -83,6 +86,27 @@ impl Sandboxes {
     /// How many run.
     pub(crate) fn running(&self) -> usize {
         self.live_map().len()
+    }
+
+    /// The ids of the sandboxes that run on an image.
+    pub(crate) async fn running_on(
+        &self,
+        image: &kiln_types::Digest,
+    ) -> Result<Vec<String>, ApiError> {
+        let ids: Vec<SandboxId> = self.live_map().keys().copied().collect();
+        let mut running = Vec::new();
+        for id in ids {
+            let row = self.parts.metadata.get_sandbox(&id).await?;
+            running
+                .extend(row.filter(|row| row.image_digest == *image).map(|row| row.id.to_string()));
+        }
+        Ok(running)
+    }
+
+    /// The ids of the sandboxes that are being made.
+    pub(crate) fn being_made(&self) -> HashSet<String> {
+        let making = self.making.lock().unwrap_or_else(PoisonError::into_inner);
+        making.iter().map(ToString::to_string).collect()
     }
 
     /// Waits until no change of a sandbox's state is under way.
@@ -142,6 +166,7 @@ impl Sandboxes {
             image_digest: record.image_digest,
             env: record.env,
             limits: record.limits,
+            driver: record.driver,
             address: record.address,
             created_at: record.created_at,
             reason: record.reason.filter(|_| !starting),

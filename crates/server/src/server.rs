@@ -1,6 +1,8 @@
 //! The daemon's life: take the data directory, put the parts together, serve, drain.
 
+mod disks;
 mod host;
+mod layers;
 mod listen;
 mod slots;
 
@@ -14,19 +16,22 @@ use std::time::Duration;
 
 use kiln_build::BuilderConfig;
 use kiln_images::ImageStore;
-use kiln_metadata::{MetadataStore, SqliteStore};
+use kiln_metadata::MetadataStore;
 use kiln_registry::RegistryClient;
-use kiln_roots::{DirectoryUppers, ErofsMounts, Roots};
+use kiln_roots::{Roots, UpperLimits};
 use kiln_runtime::native::{CA_BUNDLE, CA_ENV};
 use kiln_runtime::{Launcher, Runtime, Slots};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio_util::sync::CancellationToken;
 
 use crate::app::App;
 use crate::auth::Keys;
 use crate::config::Config;
 use crate::error::ServerError;
 use crate::lock::DataLock;
+use crate::reserve::Reserve;
 use crate::routes::router;
+use crate::upkeep;
 use host::HostShare;
 
 /// How long what was cut off may take to say so.
@@ -64,9 +69,12 @@ impl Server {
         let signals = Signals::new().map_err(ServerError::Signals)?;
         make_directory(&config.data_dir)?;
         let _lock = DataLock::take(&config.data_dir)?;
+        let reserve = Reserve::new(&config.data_dir);
+        reserve.release_if_scarce();
         make_directory(&config.run_dir())?;
 
         let Assembled { app, keys, host } = assemble(config, launcher).await?;
+        reserve.fill();
         let served = serve(&app, keys, signals, ready).await;
         host.leave(app.images.metadata().as_ref()).await;
         tracing::info!("ended");
@@ -78,7 +86,7 @@ impl Server {
 async fn serve(
     app: &Arc<App>,
     keys: Keys,
-    signals: Signals,
+    mut signals: Signals,
     ready: impl FnOnce(&Ready),
 ) -> Result<(), ServerError> {
     let tcp = listen::tcp(app.config.listen).await?;
@@ -104,7 +112,17 @@ async fn serve(
 
     let name = signals.wait().await;
     tracing::info!(signal = name, "shutting down; sandboxes run on");
-    drain(app, servers).await;
+    let hurry = CancellationToken::new();
+    let second = tokio::spawn({
+        let hurry = hurry.clone();
+        async move {
+            let name = signals.wait().await;
+            tracing::warn!(signal = name, "a second signal: what is under way is cut off");
+            hurry.cancel();
+        }
+    });
+    drain(app, servers, &hurry).await;
+    second.abort();
     for file in [&socket, &address_file] {
         // Both are replaced at the next start; a leftover does no harm.
         let _gone = fs::remove_file(file);
@@ -122,21 +140,22 @@ struct Assembled {
 /// Puts the parts together, and brings what an earlier life of the daemon has left into order.
 async fn assemble(config: Config, launcher: Launcher) -> Result<Assembled, ServerError> {
     let data_dir = config.data_dir.clone();
-    let metadata: Arc<dyn MetadataStore> =
-        Arc::new(SqliteStore::open(data_dir.join("kiln.sqlite")).await?);
+    let metadata: Arc<dyn MetadataStore> = Arc::new(upkeep::open_database(&data_dir).await?);
     let keys = Keys::load(metadata.as_ref(), &config.api_key_path()).await?;
     let images = ImageStore::open(&data_dir, Arc::clone(&metadata))
         .map_err(ServerError::part("the image store"))?;
-    let uppers = DirectoryUppers::open(&data_dir.join("uppers"))
+    let uppers = disks::open(&config, &data_dir.join("uppers"))
         .map_err(ServerError::part("the sandboxes' disks"))?;
-    let roots = Roots::new(&data_dir, Arc::new(ErofsMounts::new()), Arc::new(uppers))
+    let mounts = layers::open(config.layers, &data_dir)?;
+    let roots = Roots::new(&data_dir, mounts, Arc::new(uppers))
         .map_err(ServerError::part("the sandboxes' roots"))?;
     let registry = RegistryClient::new(config.registries.clone())
         .map_err(ServerError::part("the registry client"))?;
     let slots = Arc::new(slots::MetadataSlots::new(metadata));
     let host = HostShare::take(&config, launcher, Arc::clone(&slots) as Arc<dyn Slots>).await?;
-    let runtime: Arc<dyn Runtime> = Arc::clone(&host.native) as Arc<dyn Runtime>;
+    let runtime: Arc<dyn Runtime> = Arc::clone(&host.drivers) as Arc<dyn Runtime>;
     let mut builder_config = BuilderConfig::new(&data_dir);
+    builder_config.disk = UpperLimits { bytes: u64::from(config.build_disk_mib) << 20 };
     builder_config.catalog.extend(config.catalog.clone());
     if config.ca_bundle_path().is_some() {
         builder_config.step_env =
@@ -152,22 +171,23 @@ async fn assemble(config: Config, launcher: Launcher) -> Result<Assembled, Serve
         .recover()
         .await
         .map_err(ServerError::part("the builds of the daemon's earlier life"))?;
+    layers::sweep(&app).await;
     slots.open().await?;
     Ok(Assembled { app, keys, host })
 }
 
-/// Takes no more connections, and gives what is under way the configured time.
-async fn drain(app: &App, servers: [tokio::task::JoinHandle<()>; 2]) {
+/// Takes no more connections, and gives what is under way the configured time, or until `hurry`.
+async fn drain(app: &App, servers: [tokio::task::JoinHandle<()>; 2], hurry: &CancellationToken) {
     let deadline = Duration::from_millis(app.config.drain_ms);
     // First, so that whoever follows a build's log still sees its end.
-    if tokio::time::timeout(deadline, app.builder.shutdown()).await.is_err() {
+    if !in_time(deadline, hurry, app.builder.shutdown()).await {
         tracing::warn!("a build was cut off at the end of the drain time");
     }
     app.closing.cancel();
     let [tcp, unix] = servers;
     let stop = [tcp.abort_handle(), unix.abort_handle()];
     let mut requests = pin!(async { tokio::join!(tcp, unix) });
-    if tokio::time::timeout(deadline, &mut requests).await.is_err() {
+    if !in_time(deadline, hurry, &mut requests).await {
         tracing::warn!("requests are cut off at the end of the drain time");
         app.cutoff.cancel();
         let _cut_off = tokio::time::timeout(LAST_WORDS, requests).await;
@@ -178,6 +198,18 @@ async fn drain(app: &App, servers: [tokio::task::JoinHandle<()>; 2]) {
     // Changes of sandboxes are never cut off: half of one is worth less than the wait.
     app.sandboxes.settle().await;
     let _unanswered = tokio::time::timeout(LAST_WORDS, app.sandboxes.flush()).await;
+}
+
+/// Whether `work` came to its end in its time and before `hurry`.
+async fn in_time<T>(
+    deadline: Duration,
+    hurry: &CancellationToken,
+    work: impl Future<Output = T>,
+) -> bool {
+    tokio::select! {
+        done = tokio::time::timeout(deadline, work) => done.is_ok(),
+        () = hurry.cancelled() => false,
+    }
 }
 
 /// The signals that end the daemon in order.
@@ -194,7 +226,7 @@ impl Signals {
         })
     }
 
-    async fn wait(mut self) -> &'static str {
+    async fn wait(&mut self) -> &'static str {
         tokio::select! {
             _ = self.terminate.recv() => "SIGTERM",
             _ = self.interrupt.recv() => "SIGINT",

@@ -55,6 +55,7 @@ impl Snapshots {
     ) -> Result<SnapshotInfo, ApiError> {
         self.check_name(&request.name, &name).await?;
         let disk = self.sandboxes.seal(&request.sandbox).await?;
+        kiln_failpoint::pass("snapshot.sealed");
         // Sandboxes of the snapshot get what its source had.
         let limits = disk.sandbox.limits;
         let defaults = TemplateDefaults { vcpu: limits.vcpu, memory_mib: limits.memory_mib };
@@ -83,6 +84,7 @@ impl Snapshots {
             removal::discard_layers(&self.images, &self.roots, &layers, &[added]).await;
             return Err(error);
         }
+        kiln_build::make_ready(&self.images, &self.roots, &layers).await;
         tracing::info!(snapshot = %record.id, sandbox = %record.sandbox, "snapshot taken");
         Ok(info(record))
     }
@@ -110,6 +112,7 @@ impl Snapshots {
             })
             .await?;
         record.image = image.digest;
+        kiln_failpoint::pass("snapshot.image-made");
         if let Err(error) = self.enter(record, name, defaults).await {
             self.remove_unneeded(&image).await;
             return Err(error);
@@ -125,6 +128,7 @@ impl Snapshots {
         defaults: TemplateDefaults,
     ) -> Result<(), ApiError> {
         self.metadata().insert_snapshot(record).await?;
+        kiln_failpoint::pass("snapshot.recorded");
         if let Err(error) = self.images.put_template(name, &record.image, defaults).await {
             self.metadata().remove_snapshot(&record.name).await?;
             return Err(error.into());
@@ -134,9 +138,10 @@ impl Snapshots {
 
     /// One page of all snapshots, newest first.
     pub(crate) async fn list(&self, query: &PageQuery) -> Result<Page<SnapshotInfo>, ApiError> {
-        let limit = query.limit()?;
-        let rows = self.metadata().list_snapshots(query.cursor.as_deref(), limit + 1).await?;
-        let rows = page(rows, limit, |row| row.name.clone());
+        let (limit, cursor) = (query.limit()?, query.cursor::<SnapshotId>()?);
+        let cursor = cursor.map(|id| id.to_string());
+        let rows = self.metadata().list_snapshots(cursor.as_deref(), limit + 1).await?;
+        let rows = page(rows, limit, |row| row.id.to_string());
         Ok(Page { items: rows.items.into_iter().map(info).collect(), next: rows.next })
     }
 
@@ -153,6 +158,7 @@ impl Snapshots {
             if !this.metadata().remove_snapshot(&record.name).await? {
                 return Err(not_found(&record.name));
             }
+            kiln_failpoint::pass("snapshot.unrecorded");
             if let Some(image) = this.metadata().get_image(&record.image).await? {
                 this.remove_unneeded(&image).await;
             }
@@ -175,7 +181,7 @@ impl Snapshots {
             }
             // Ids are ordered by time and so is the list: what is older comes later.
             match rows.last().filter(|row| row.id > id) {
-                Some(row) => cursor = Some(row.name.clone()),
+                Some(row) => cursor = Some(row.id.to_string()),
                 None => return Err(not_found(snapshot)),
             }
         }

@@ -95,6 +95,7 @@ impl Config {
                 insert(&mut table, path, value(&variable, text, *form)?);
             }
         }
+        check_tables(&table, file)?;
         let config: Self = table
             .try_into()
             .map_err(|source| ConfigError::Invalid { origin: file.map(Path::to_owned), source })?;
@@ -117,6 +118,7 @@ impl Config {
         if self.pool_size > 256 {
             return range("pool_size", self.pool_size.to_string(), "at most 256");
         }
+        self.check_drivers()?;
         let defaults = self.defaults;
         if defaults.vcpu == 0 {
             return range("defaults.vcpu", "0".to_owned(), "at least 1");
@@ -127,8 +129,49 @@ impl Config {
         if defaults.pids < crate::limits::MIN_PIDS {
             return range("defaults.pids", defaults.pids.to_string(), "at least 8");
         }
+        for (key, size) in
+            [("defaults.disk_mib", defaults.disk_mib), ("build_disk_mib", self.build_disk_mib)]
+        {
+            if !(crate::limits::MIN_DISK_MIB..=crate::limits::MAX_DISK_MIB).contains(&size) {
+                return range(key, size.to_string(), "between 32 and 1048576");
+            }
+        }
         Ok(())
     }
+}
+
+/// Refuses a table that is written as an array of its values, which the parser would take by position.
+fn check_tables(table: &Table, file: Option<&Path>) -> Result<(), ConfigError> {
+    let refuse = |key: String| ConfigError::Invalid {
+        origin: file.map(Path::to_owned),
+        source: serde::de::Error::custom(format!("`{key}` is an array; a table is expected")),
+    };
+    for key in ["defaults", "gc", "registries", "oci"] {
+        if table.get(key).is_some_and(Value::is_array) {
+            return Err(refuse(key.to_owned()));
+        }
+    }
+    for (name, entry) in table.get("oci").and_then(Value::as_table).into_iter().flatten() {
+        if entry.is_array() {
+            return Err(refuse(format!("oci.{name}")));
+        }
+    }
+    let credentials = table.get("registries").and_then(|registries| registries.get("credentials"));
+    for (host, credential) in credentials.and_then(Value::as_table).into_iter().flatten() {
+        if credential.is_array() {
+            return Err(refuse(format!("registries.credentials.{host}")));
+        }
+    }
+    let catalog = table.get("catalog").and_then(Value::as_table).into_iter().flatten();
+    for (name, sources) in catalog {
+        for source in sources.as_array().into_iter().flatten() {
+            let bodies = source.as_table().into_iter().flatten();
+            if let Some((kind, _)) = bodies.into_iter().find(|(_, body)| body.is_array()) {
+                return Err(refuse(format!("catalog.{name}.{kind}")));
+            }
+        }
+    }
+    Ok(())
 }
 
 fn value(variable: &str, text: String, form: Form) -> Result<Value, ConfigError> {
@@ -203,9 +246,21 @@ mod tests {
             ("", &[("KILN_POOL_SIZE", "many")], "KILN_POOL_SIZE"),
             ("", &[("KILN_POOL_SIZE", "1\nx = 2")], "KILN_POOL_SIZE"),
             ("", &[("KILN_LISTEN", "nowhere")], "listen"),
+            ("defaults = [1, 64, 64]", &[], "`defaults` is an array"),
+            ("registries = []", &[], "`registries` is an array"),
+            ("", &[("KILN_REGISTRIES", "[]")], "`registries` is an array"),
+            (
+                "[registries.credentials]\n\"a.test\" = [\"u\", \"p\"]",
+                &[],
+                "`registries.credentials.a.test` is an array",
+            ),
+            ("pool_size = 1\npool_size = 2", &[], "duplicate key"),
             ("data_dir = \"here\"", &[], "`data_dir` is here; it must be an absolute path"),
             ("[defaults]\nvcpu = 0", &[], "`defaults.vcpu` is 0"),
             ("", &[("KILN_DEFAULTS_MEMORY_MIB", "1")], "`defaults.memory_mib` is 1"),
+            ("", &[("KILN_DEFAULTS_DISK_MIB", "1")], "`defaults.disk_mib` is 1"),
+            ("build_disk_mib = 2000000", &[], "`build_disk_mib` is 2000000"),
+            ("", &[("KILN_UPPERS", "floppy")], "floppy"),
         ] {
             let error = load(text, environment).unwrap_err();
             assert!(error.contains(expected), "{text} {environment:?}: {error}");

@@ -47,7 +47,7 @@ pub(super) async fn list(
     let (limit, cursor) = (query.limit()?, query.cursor::<BuildId>()?);
     let rows = app.images.metadata().list_builds(cursor.as_ref(), limit + 1).await?;
     let rows = page(rows, limit, |row| row.id.to_string());
-    let items = rows.items.into_iter().map(builds::info).collect();
+    let items = rows.items.into_iter().map(|row| builds::info(app.builder.known(row))).collect();
     Ok(axum::Json(Page { items, next: rows.next }))
 }
 
@@ -63,8 +63,12 @@ pub(super) async fn get(
 ) -> Result<axum::Json<BuildInfo>, ApiError> {
     let id = parse_id(&build)?;
     let row = app.images.metadata().get_build(&id).await?;
-    row.map(|row| axum::Json(builds::info(row))).ok_or_else(|| not_found(&build))
+    let row = row.ok_or_else(|| not_found(&build))?;
+    Ok(axum::Json(builds::info(app.builder.known(row))))
 }
+
+/// The largest number that an event can have.
+const LAST_EVENT: u64 = i64::MAX as u64;
 
 /// Where to begin in a build's log.
 #[derive(Debug, Deserialize, IntoParams)]
@@ -93,12 +97,17 @@ pub(super) async fn log(
     Query(query): Query<LogQuery>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
+    // What the description calls an `int64`.
+    if query.from > LAST_EVENT {
+        let detail = format!("`from` is {}; it must be at most {LAST_EVENT}", query.from);
+        return Err(ApiError::new(ErrorCode::InvalidRequest, detail));
+    }
     let id = parse_id(&build)?;
     let from = match headers.get("last-event-id") {
         None => query.from,
         Some(value) => {
             let number = value.to_str().ok().and_then(|text| text.trim().parse::<u64>().ok());
-            let last = number.ok_or_else(|| {
+            let last = number.filter(|number| *number <= LAST_EVENT).ok_or_else(|| {
                 let given = String::from_utf8_lossy(value.as_bytes()).into_owned();
                 ApiError::new(
                     ErrorCode::InvalidRequest,

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use axum::extract::State;
 use futures_util::TryStreamExt;
 use futures_util::stream::{self, StreamExt};
+use kiln_images::ImageStore;
+use kiln_metadata::ImageRecord;
 use kiln_types::api::{ImageInfo, Page, PullRequest, RemovedImage};
-use kiln_types::{Digest, ErrorCode, ImageName, Reference};
+use kiln_types::{ErrorCode, ImageName, Reference};
 
 use crate::app::App;
-use crate::extract::{Json, Path, Query};
+use crate::extract::{Json, Path, Query, shorten};
 use crate::page::{PageQuery, page};
 use crate::problem::ApiError;
 
@@ -25,18 +27,30 @@ pub(super) async fn list(
     State(app): State<Arc<App>>,
     Query(query): Query<PageQuery>,
 ) -> Result<axum::Json<Page<ImageInfo>>, ApiError> {
-    let (limit, cursor) = (query.limit()?, query.cursor::<Digest>()?);
-    let rows = app.images.metadata().list_images(cursor.as_ref(), limit + 1).await?;
-    let rows = page(rows, limit, |row| row.digest.to_string());
-    let items = stream::iter(rows.items)
-        .map(|row| {
+    let (limit, cursor) = (query.limit()?, query.cursor::<u64>()?);
+    let rows = app.images.metadata().list_images_below(cursor, limit + 1).await?;
+    let rows = page(rows, limit, |(place, _)| place.to_string());
+    let found: Vec<Option<ImageInfo>> = stream::iter(rows.items)
+        .map(|(_, row)| {
             let images = Arc::clone(&app.images);
-            async move { images.info(&row).await }
+            async move { info(&images, &row).await }
         })
         .buffered(READ_AT_ONCE)
         .try_collect()
         .await?;
-    Ok(axum::Json(Page { items, next: rows.next }))
+    // One that was removed since its row was read is not in the list any more.
+    Ok(axum::Json(Page { items: found.into_iter().flatten().collect(), next: rows.next }))
+}
+
+/// What there is to say of an image; `None` when it was removed before all of that was read.
+async fn info(images: &ImageStore, row: &ImageRecord) -> Result<Option<ImageInfo>, ApiError> {
+    match images.info(row).await {
+        Ok(info) => Ok(Some(info)),
+        Err(error) => match images.metadata().get_image(&row.digest).await? {
+            None => Ok(None),
+            Some(_) => Err(error.into()),
+        },
+    }
 }
 
 /// One image
@@ -50,7 +64,14 @@ pub(super) async fn get(
     Path(name): Path<String>,
 ) -> Result<axum::Json<ImageInfo>, ApiError> {
     let image = app.images.resolve(&name).await?;
-    Ok(axum::Json(app.images.info(&image).await?))
+    let found = info(&app.images, &image).await?;
+    found.map(axum::Json).ok_or_else(|| {
+        ApiError::new(
+            ErrorCode::ImageNotFound,
+            format!("image `{}` was removed just now", shorten(&name)),
+        )
+        .hint("`kiln images` lists the images there are")
+    })
 }
 
 /// Remove a name, and with its last name the image

@@ -75,7 +75,8 @@ pub(super) async fn remove(
     Path(sandbox): Path<String>,
     Query(query): Query<RemoveQuery>,
 ) -> Result<StatusCode, ApiError> {
-    app.sandboxes.remove(&sandbox, query.force).await.map(|()| StatusCode::NO_CONTENT)
+    app.reserve.lend(|| app.sandboxes.remove(&sandbox, query.force)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }
 
 /// Start a stopped sandbox on its disk; one that runs is left alone
@@ -101,5 +102,5 @@ pub(super) async fn stop(
     State(app): State<Arc<App>>,
     Path(sandbox): Path<String>,
 ) -> Result<axum::Json<SandboxInfo>, ApiError> {
-    app.sandboxes.stop(&sandbox).await.map(axum::Json)
+    app.reserve.lend(|| app.sandboxes.stop(&sandbox)).await.map(axum::Json)
 }

@@ -62,5 +62,6 @@ pub(super) async fn remove(
     State(app): State<Arc<App>>,
     Path(snapshot): Path<String>,
 ) -> Result<StatusCode, ApiError> {
-    app.snapshots.remove(&snapshot).await.map(|()| StatusCode::NO_CONTENT)
+    app.reserve.lend(|| app.snapshots.remove(&snapshot)).await?;
+    Ok(StatusCode::NO_CONTENT)
 }

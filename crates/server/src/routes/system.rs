@@ -39,7 +39,6 @@ pub(super) async fn openapi() -> Response {
 pub(super) async fn doctor(
     State(app): State<Arc<App>>,
 ) -> Result<axum::Json<DoctorReport>, ApiError> {
-    let data_dir = app.config.data_dir.clone();
-    let report = tokio::task::spawn_blocking(move || crate::doctor::report(&data_dir)).await;
+    let report = tokio::task::spawn_blocking(move || crate::doctor::report(&app.config)).await;
     report.map(axum::Json).map_err(|error| ApiError::of(kiln_types::ErrorCode::Internal, &error))
 }

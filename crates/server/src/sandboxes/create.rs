@@ -1,6 +1,6 @@
 //! Making a sandbox.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 
 use jiff::Timestamp;
 use kiln_images::ImagesError;
@@ -54,7 +54,12 @@ impl Sandboxes {
         if metadata.get_image(&image.digest).await?.is_none() {
             return Err(ImagesError::NotFound { text: request.image }.into());
         }
-        let limits = limits::in_force(&request.limits, &image.defaults, &self.parts.defaults)?;
+        let limits = limits::in_force(
+            &request.limits,
+            &image.defaults,
+            &self.parts.defaults,
+            self.parts.roots.uppers().bounded(),
+        )?;
         let mut record = SandboxRecord {
             id: SandboxId::new(),
             name: request.name,
@@ -66,8 +71,10 @@ impl Sandboxes {
             slot: None,
             address: None,
             reason: None,
+            driver: request.driver.unwrap_or_else(|| self.parts.runtime.name().to_owned()),
             created_at: Timestamp::now(),
         };
+        let _making = Making::begin(self, record.id);
         let live = match self.boot(&record, image, true).await {
             Ok(live) => live,
             Err(error) => {
@@ -75,6 +82,7 @@ impl Sandboxes {
                 return Err(error);
             }
         };
+        kiln_failpoint::pass("sandbox.booted");
         record.slot = Some(live.slot.0);
         record.address = live.address.map(|address| address.to_string());
         if let Err(error) = metadata.insert_sandbox(&record).await {
@@ -86,6 +94,7 @@ impl Sandboxes {
                 error => error.into(),
             });
         }
+        kiln_failpoint::pass("sandbox.recorded");
         tracing::info!(sandbox = %record.id, image = %record.image, "sandbox made");
         self.attend(live);
         Ok(self.info(record))
@@ -111,9 +120,10 @@ impl Sandboxes {
         let spec = self.spec(record, &process);
         let roots = Arc::clone(&self.parts.roots);
         let upper = record.id.to_string();
+        let disk = limits::for_disk(&record.limits, &self.parts.defaults);
         let root = move |userns: Userns<'_>| {
             if fresh {
-                roots.uppers().create(&upper)?;
+                roots.uppers().create(&upper, disk)?;
             }
             Ok::<_, BoxError>(roots.mount(&layers, &upper, userns.fd, userns.base, false)?)
         };
@@ -135,6 +145,7 @@ impl Sandboxes {
             limits,
             slot: record.slot.map(Slot),
             network: true,
+            driver: Some(record.driver.clone()),
         }
     }
 
@@ -179,6 +190,27 @@ impl Sandboxes {
         }
     }
 
+    /// Lets go of the disk of a sandbox that has ended. Nobody waits for it: what is still to be
+    /// written can be much, and a new start finds it written or not.
+    pub(super) fn rest_upper(&self, id: SandboxId) {
+        let uppers = Arc::clone(self.parts.roots.uppers());
+        self.tasks.spawn_blocking(move || {
+            if let Err(error) = uppers.rest(&id.to_string()) {
+                tracing::warn!(sandbox = %id, error = &error as &dyn std::error::Error, "could not let go of a disk");
+            }
+        });
+    }
+
+    /// Spares a sandbox that is about to be removed the writing of its disk.
+    pub(super) async fn abandon_upper(&self, id: SandboxId) {
+        let uppers = Arc::clone(self.parts.roots.uppers());
+        let work = tokio::task::spawn_blocking(move || uppers.abandon(&id.to_string()));
+        if let Ok(Err(error)) = work.await {
+            // It only takes longer.
+            tracing::debug!(sandbox = %id, error = &error as &dyn std::error::Error, "could not abandon a disk");
+        }
+    }
+
     /// Removes the disk of a sandbox, off the async threads.
     pub(super) async fn remove_upper(&self, id: SandboxId) -> Result<(), ApiError> {
         let uppers = Arc::clone(self.parts.roots.uppers());
@@ -190,10 +222,30 @@ impl Sandboxes {
     }
 }
 
+/// Says of a sandbox, as long as it lives, that it may have a disk and no row yet.
+struct Making<'a> {
+    sandboxes: &'a Sandboxes,
+    id: SandboxId,
+}
+
+impl<'a> Making<'a> {
+    fn begin(sandboxes: &'a Sandboxes, id: SandboxId) -> Self {
+        sandboxes.making.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
+        Self { sandboxes, id }
+    }
+}
+
+impl Drop for Making<'_> {
+    fn drop(&mut self) {
+        self.sandboxes.making.lock().unwrap_or_else(PoisonError::into_inner).remove(&self.id);
+    }
+}
+
 /// The API's error for a failed call of the driver.
 pub(super) fn runtime_error(error: &RuntimeError) -> ApiError {
     let code = match error {
         RuntimeError::Agent { .. } => ErrorCode::AgentUnavailable,
+        RuntimeError::Driver { .. } => ErrorCode::DriverUnavailable,
         RuntimeError::Slot { source, .. } => {
             source.downcast_ref::<MetadataError>().map_or(ErrorCode::Internal, MetadataError::code)
         }
@@ -201,6 +253,9 @@ pub(super) fn runtime_error(error: &RuntimeError) -> ApiError {
     };
     let api = ApiError::of(code, error);
     match code {
+        ErrorCode::DriverUnavailable => {
+            api.hint("`kiln doctor` lists the drivers and how to get those that are missing")
+        }
         ErrorCode::CapacityExhausted => {
             api.hint("remove sandboxes that are no longer needed (`kiln rm`); stopped ones count")
         }

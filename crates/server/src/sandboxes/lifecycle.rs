@@ -27,6 +27,8 @@ impl Sandboxes {
             }
             this.live_map().remove(&id);
             this.halt(id, this.parts.stop_grace).await?;
+            kiln_failpoint::pass("sandbox.halted");
+            this.rest_upper(id);
             this.mark_stopped(&mut record, None).await?;
             tracing::info!(sandbox = %id, "sandbox stopped");
             Ok(this.info(record))
@@ -42,9 +44,12 @@ impl Sandboxes {
             let _lock = this.locks.lock(id).await;
             let record = this.row(id).await?;
             match record.status {
-                SandboxStatus::Running => return Ok(this.info(record)),
+                SandboxStatus::Running if this.live(id).is_some() => {
+                    return Ok(this.info(record));
+                }
                 SandboxStatus::Removing => return Err(not_running(&record)),
-                SandboxStatus::Starting | SandboxStatus::Stopped => {}
+                // The end of one that ran may not have been written down, on a full disk for instance.
+                SandboxStatus::Running | SandboxStatus::Starting | SandboxStatus::Stopped => {}
             }
             this.starting.lock().unwrap_or_else(PoisonError::into_inner).insert(id);
             let result = this.start_now(record).await;
@@ -66,7 +71,14 @@ impl Sandboxes {
                 format!("the image {} of sandbox {id} is gone", record.image_digest),
             )
         })?;
-        let live = self.boot(&record, &image, false).await?;
+        let live = match self.boot(&record, &image, false).await {
+            Ok(live) => live,
+            Err(error) => {
+                self.rest_upper(id);
+                return Err(error);
+            }
+        };
+        kiln_failpoint::pass("sandbox.restarted");
         record.status = SandboxStatus::Running;
         record.reason = None;
         record.slot = Some(live.slot.0);
@@ -75,6 +87,7 @@ impl Sandboxes {
             if let Err(error) = self.halt(id, Duration::ZERO).await {
                 tracing::error!(sandbox = %id, error = %error.problem, "could not stop a sandbox whose row was not written");
             }
+            self.rest_upper(id);
             return Err(error.into());
         }
         tracing::info!(sandbox = %id, "sandbox started");
@@ -101,9 +114,10 @@ impl Sandboxes {
                 )
                 .hint(format!("stop it first (`kiln stop {id}`), or remove it by force (`kiln rm --force {id}`)")));
             }
-            this.live_map().remove(&id);
             record.status = SandboxStatus::Removing;
             this.parts.metadata.update_sandbox(&record).await?;
+            // Not before: a removal that could not even be begun has to leave a sandbox that works.
+            this.live_map().remove(&id);
             this.finish_removal(id).await?;
             tracing::info!(sandbox = %id, "sandbox removed");
             Ok(())
@@ -113,9 +127,14 @@ impl Sandboxes {
 
     /// Removes everything of a sandbox whose row says `removing`, the row last.
     pub(super) async fn finish_removal(&self, id: SandboxId) -> Result<(), ApiError> {
+        kiln_failpoint::pass("sandbox.doomed");
+        self.abandon_upper(id).await;
         self.halt(id, Duration::ZERO).await?;
+        kiln_failpoint::pass("sandbox.ended");
         self.remove_upper(id).await?;
+        kiln_failpoint::pass("sandbox.disk-removed");
         self.parts.metadata.remove_sandbox(&id).await?;
+        kiln_failpoint::pass("sandbox.unrecorded");
         Ok(())
     }
 
@@ -153,6 +172,7 @@ impl Sandboxes {
         let reason = ended_because(exit);
         tracing::warn!(sandbox = %id, reason, "sandbox has ended by itself");
         self.halt(id, Duration::ZERO).await?;
+        self.rest_upper(id);
         if let Some(mut record) = self.parts.metadata.get_sandbox(&id).await? {
             self.mark_stopped(&mut record, Some(reason)).await?;
         }

@@ -91,6 +91,9 @@ fn check(request: &ExecRequest) -> Result<(), ApiError> {
             _ => {}
         }
     }
+    if let Some(time) = request.timeout_ms.filter(|time| *time > i64::MAX as u64) {
+        return invalid(format!("`timeout_ms` is {time}; it must be below 2^63"));
+    }
     if request.timeout_ms == Some(0) {
         return invalid("`timeout_ms` is 0; leave it out for no time-out".to_owned());
     }

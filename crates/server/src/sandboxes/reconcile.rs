@@ -39,9 +39,11 @@ impl Sandboxes {
                 }
             }
         }
+        kiln_failpoint::pass("start.adopted");
         let adopted = alive.len();
         self.parts.runtime.sweep(&alive).await.map_err(|error| runtime_error(&error))?;
         let removed = self.remove_unowned_uppers(owned).await?;
+        kiln_failpoint::pass("start.reconciled");
         tracing::info!(adopted, removed_disks = removed, "reconciled");
         Ok(())
     }
@@ -102,9 +104,26 @@ impl Sandboxes {
 
     async fn remove_unowned_uppers(&self, owned: HashSet<String>) -> Result<usize, ApiError> {
         let uppers = Arc::clone(self.parts.roots.uppers());
+        let lister = Arc::clone(&uppers);
+        let listed = match tokio::task::spawn_blocking(move || lister.list()).await {
+            Ok(listed) => listed.map_err(|error| ApiError::of(error.code(), &error))?,
+            Err(error) => return Err(ApiError::of(kiln_types::ErrorCode::Internal, &error)),
+        };
+        let unowned: Vec<String> = listed.into_iter().filter(|id| !owned.contains(id)).collect();
+        if !unowned.is_empty()
+            && let Some(damage) = self.parts.metadata.verify().await?.damage.first()
+        {
+            // The rows of their owners may be among what is lost.
+            tracing::error!(
+                disks = unowned.len(),
+                damage = format!("{}: {}", damage.subject, damage.problem),
+                "the database is damaged: disks without sandboxes are kept; `kiln fsck` says more"
+            );
+            return Ok(0);
+        }
         let task = tokio::task::spawn_blocking(move || {
             let mut removed = 0;
-            for id in uppers.list()?.into_iter().filter(|id| !owned.contains(id)) {
+            for id in unowned {
                 match uppers.remove(&id) {
                     Ok(_) => removed += 1,
                     Err(error) => {

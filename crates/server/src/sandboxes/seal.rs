@@ -1,6 +1,7 @@
 //! A sandbox's disk as a layer.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use kiln_build::snapshot::{self, Sealed};
 use kiln_metadata::{ImageRecord, SandboxRecord};
@@ -10,6 +11,42 @@ use kiln_types::{ErrorCode, SandboxId};
 use super::create::runtime_error;
 use super::{Sandboxes, not_running};
 use crate::problem::ApiError;
+
+/// How often a sandbox is tried to be let run on, and the pause in between.
+const THAW_ATTEMPTS: u32 = 3;
+const THAW_PAUSE: Duration = Duration::from_millis(200);
+
+/// A sandbox that stands still, or is about to. It runs on when this is dropped, whatever happened.
+struct Still {
+    sandboxes: Option<Arc<Sandboxes>>,
+    id: SandboxId,
+}
+
+impl Still {
+    fn new(sandboxes: &Arc<Sandboxes>, id: SandboxId) -> Self {
+        Self { sandboxes: Some(Arc::clone(sandboxes)), id }
+    }
+
+    /// Lets it run on, and says when that does not work.
+    async fn end(mut self) -> Result<(), ApiError> {
+        let Some(sandboxes) = self.sandboxes.clone() else { return Ok(()) };
+        let thawed = sandboxes.thaw(self.id).await;
+        // Only now: whoever gives up waiting leaves the work to `drop`.
+        self.sandboxes = None;
+        thawed
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        let Some(sandboxes) = self.sandboxes.take() else { return };
+        let id = self.id;
+        tokio::spawn(async move {
+            // It is said in the log, and there is nobody else to tell.
+            let _ = sandboxes.thaw(id).await;
+        });
+    }
+}
 
 /// What a sandbox has changed, as a layer of the store.
 #[derive(Debug)]
@@ -43,18 +80,44 @@ impl Sandboxes {
             if let Err(error) = live.agent().await.sync().await {
                 tracing::warn!(sandbox = %id, error = &error as &dyn std::error::Error, "could not sync before a snapshot");
             }
-            self.parts.runtime.freeze(id).await.map_err(|error| runtime_error(&error))?;
         }
-        let sealed = self.seal_upper(id, &image).await;
-        if live.is_some() {
-            // A sandbox that ended while it stood still needs no thaw.
-            if let Err(error) = self.parts.runtime.thaw(id).await
-                && self.live(id).is_some_and(|live| live.exit.borrow().is_none())
-            {
-                return Err(runtime_error(&error));
+        // Before the freeze: one that is given up half-way may take hold later.
+        let still = live.is_some().then(|| Still::new(self, id));
+        let sealed = match still {
+            None => self.seal_upper(id, &image).await,
+            Some(still) => {
+                let frozen = self.parts.runtime.freeze(id).await;
+                kiln_failpoint::pass("snapshot.frozen");
+                let sealed = match frozen {
+                    Ok(()) => self.seal_upper(id, &image).await,
+                    Err(error) => Err(runtime_error(&error)),
+                };
+                // The first error is the one to tell.
+                let thawed = still.end().await;
+                kiln_failpoint::pass("snapshot.thawed");
+                sealed.and_then(|sealed| thawed.map(|()| sealed))
             }
-        }
+        };
         Ok(SealedDisk { sandbox: record, image, sealed: sealed? })
+    }
+
+    /// Lets a sandbox run on, if need be in several attempts.
+    async fn thaw(&self, id: SandboxId) -> Result<(), ApiError> {
+        let mut attempt = 1;
+        loop {
+            let Err(error) = self.parts.runtime.thaw(id).await else { return Ok(()) };
+            // A sandbox that ended while it stood still needs no thaw.
+            if self.live(id).is_none_or(|live| live.exit.borrow().is_some()) {
+                return Ok(());
+            }
+            if attempt == THAW_ATTEMPTS {
+                tracing::error!(sandbox = %id, error = &error as &dyn std::error::Error, "a sandbox stands still and cannot be made to run on");
+                return Err(runtime_error(&error)
+                    .hint(format!("stop and start it: `kiln stop {id}`, `kiln start {id}`")));
+            }
+            attempt += 1;
+            tokio::time::sleep(THAW_PAUSE).await;
+        }
     }
 
     async fn seal_upper(&self, id: SandboxId, image: &ImageRecord) -> Result<Sealed, ApiError> {

@@ -1,11 +1,13 @@
-//! The daemon's share of the host, and the driver that lives on it.
+//! The daemon's share of the host, and the drivers that live on it.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use kiln_metadata::MetadataStore;
 use kiln_runtime::host::HostBlock;
-use kiln_runtime::{Launcher, NativeConfig, NativeRuntime, Slots};
+use kiln_runtime::{
+    Drivers, Launcher, NativeConfig, NativeRuntime, OciRuntime, Runtime, RuntimeError, Slots,
+};
 
 use crate::config::Config;
 use crate::error::ServerError;
@@ -17,7 +19,8 @@ const RUN_DIR: &str = "/run/kiln";
 #[derive(Debug)]
 pub(super) struct HostShare {
     block: HostBlock,
-    pub(super) native: Arc<NativeRuntime>,
+    native: Arc<NativeRuntime>,
+    pub(super) drivers: Arc<Drivers>,
 }
 
 impl HostShare {
@@ -37,7 +40,8 @@ impl HostShare {
         let native = NativeRuntime::new(native_config, launcher, slots)
             .await
             .map_err(ServerError::part("the sandbox runtime"))?;
-        Ok(Self { block, native })
+        let drivers = drivers(config, &native).await?;
+        Ok(Self { block, native, drivers })
     }
 
     /// Gives the share back if there are no sandboxes, running or stopped: whoever ends such a daemon
@@ -68,4 +72,25 @@ impl HostShare {
             tracing::warn!(error, "the share of this host could not be given back");
         }
     }
+}
+
+/// The drivers. The default one has to be usable; what the others lack is said to who asks for them.
+async fn drivers(
+    config: &Config,
+    native: &Arc<NativeRuntime>,
+) -> Result<Arc<Drivers>, ServerError> {
+    let failed = |error: RuntimeError| ServerError::Part {
+        part: "the configured driver",
+        source: Box::new(error),
+    };
+    let mut all: Vec<Arc<dyn Runtime>> = vec![Arc::clone(native) as Arc<dyn Runtime>];
+    for runtime in config.oci_runtimes()? {
+        let is_default = runtime.name == config.driver;
+        let driver = OciRuntime::new(runtime, native).map_err(failed)?;
+        if is_default {
+            driver.check().await.map_err(failed)?;
+        }
+        all.push(driver);
+    }
+    Drivers::new(&config.driver, all).map_err(failed)
 }

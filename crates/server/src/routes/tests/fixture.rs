@@ -94,10 +94,16 @@ impl Fixture {
             image: "x".to_owned(),
             image_digest: image,
             env: std::collections::BTreeMap::new(),
-            limits: ResourceLimits { vcpu: Some(1), memory_mib: Some(64), pids: Some(64) },
+            limits: ResourceLimits {
+                vcpu: Some(1),
+                memory_mib: Some(64),
+                pids: Some(64),
+                disk_mib: None,
+            },
             slot: None,
             address: None,
             reason: None,
+            driver: "test".to_owned(),
             created_at: Timestamp::now(),
         };
         self.app.images.metadata().insert_sandbox(&record).await.unwrap();
