@@ -24,6 +24,31 @@ pub(crate) struct Cli {
     pub command: Command,
 }
 
+impl Cli {
+    /// What is wrong with the options as a whole: one that would have no effect is refused.
+    pub(crate) fn conflict(&self) -> Option<&'static str> {
+        if !self.global.json {
+            return None;
+        }
+        match &self.command {
+            Command::Shell(_) => Some(
+                "`--json` has no meaning for `shell`, whose output is a terminal's; use `kiln exec \
+                 --json SANDBOX -- COMMAND`",
+            ),
+            Command::Run(Run { process, .. }) | Command::Exec(Exec { process, .. })
+                if process.tty =>
+            {
+                Some("`--json` cannot be used with `--tty`: a terminal's output is no result")
+            }
+            Command::Serve(_) => Some(
+                "`--json` has no meaning for `serve`; for a log in JSON set `log_format = \"json\"`",
+            ),
+            Command::Completions(_) => Some("`--json` has no meaning for `completions`"),
+            _ => None,
+        }
+    }
+}
+
 /// Options of every command.
 #[derive(Debug, Args)]
 pub(crate) struct Global {
@@ -88,6 +113,16 @@ pub(crate) enum Command {
     Logs(Logs),
     /// List builds
     Builds,
+    /// Say what takes how much room
+    Df,
+    /// Remove what nothing needs: unused images, old build results and logs
+    Gc(Gc),
+    /// Read everything that is stored and say what is damaged
+    #[command(
+        after_help = "The exit code is 0 when nothing is wrong (any more), 1 when damage was found, 125 when \
+        Kiln itself failed."
+    )]
+    Fsck(Fsck),
     /// Say what this host offers and what is missing
     Doctor,
     /// Print a completion script for a shell
@@ -168,6 +203,16 @@ pub(crate) struct Resources {
     /// Limit on processes and threads
     #[arg(long, value_name = "N")]
     pub pids: Option<u32>,
+    /// Size of the disk for what the sandbox changes
+    #[arg(long, value_name = "MIB")]
+    pub disk: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct Driver {
+    /// What runs the sandbox: native, runc, crun or runsc [default: the daemon's `driver`]
+    #[arg(long, value_name = "DRIVER")]
+    pub driver: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -178,6 +223,8 @@ pub(crate) struct Run {
     pub process: Process,
     #[command(flatten)]
     pub resources: Resources,
+    #[command(flatten)]
+    pub driver: Driver,
     /// Program and arguments, after `--` [default: the image's]
     #[arg(last = true)]
     pub argv: Vec<String>,
@@ -195,6 +242,8 @@ pub(crate) struct Create {
     pub env: Vec<(String, String)>,
     #[command(flatten)]
     pub resources: Resources,
+    #[command(flatten)]
+    pub driver: Driver,
 }
 
 #[derive(Debug, Args)]
@@ -283,6 +332,33 @@ pub(crate) struct Logs {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct Gc {
+    /// Only list what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
+    /// Remove the whole build cache and every unused image without a name, however young
+    #[arg(long, conflicts_with = "keep")]
+    pub all: bool,
+    /// Keep what was made or used within this time (`12h`, `7d`) [default: gc.keep_hours of the daemon]
+    #[arg(long, value_name = "TIME", value_parser = hours)]
+    pub keep: Option<Hours>,
+}
+
+/// A whole number of hours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Hours(pub u32);
+
+#[derive(Debug, Args)]
+pub(crate) struct Fsck {
+    /// Repair what can be repaired; what cannot is put out of use
+    #[arg(long)]
+    pub repair: bool,
+    /// Look at this data directory without a daemon, which must not run on it
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub data_dir: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct Completions {
     /// The shell
     pub shell: clap_complete::Shell,
@@ -306,6 +382,17 @@ fn duration_ms(text: &str) -> Result<u64, String> {
     };
     let number: u64 = digits.parse().map_err(|_| format!("`{digits}` is not a whole number"))?;
     number.checked_mul(factor).filter(|&ms| ms > 0).ok_or_else(|| "out of range".to_owned())
+}
+
+fn hours(text: &str) -> Result<Hours, String> {
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let factor = match &text[digits.len()..] {
+        "h" => 1,
+        "d" => 24,
+        unit => return Err(format!("`{unit}` is not a unit; use h or d")),
+    };
+    let number: u32 = digits.parse().map_err(|_| format!("`{digits}` is not a whole number"))?;
+    number.checked_mul(factor).map(Hours).ok_or_else(|| "out of range".to_owned())
 }
 
 #[cfg(test)]

@@ -1,12 +1,17 @@
 //! One module a group of commands.
 
 mod build;
+mod df;
 mod exec;
+mod fsck;
+mod gc;
 mod images;
 mod sandboxes;
 mod serve;
 mod snapshots;
 mod system;
+
+pub(crate) use serve::LAUNCHER;
 
 use anyhow::Result;
 use clap::CommandFactory as _;
@@ -15,7 +20,7 @@ use kiln_types::ErrorCode;
 
 use crate::args::{Cli, Command, Global};
 
-/// Exit code of `run`, `exec` and `shell` when Kiln failed and not the command.
+/// Exit code of `run`, `exec`, `shell` and `fsck` when Kiln failed and not the command.
 pub(crate) const KILN_FAILED: u8 = 125;
 /// Exit code of `run` and `exec` when the command could not be started.
 const COMMAND_NOT_STARTED: u8 = 127;
@@ -50,6 +55,11 @@ async fn call(global: Global, command: Command) -> Result<u8> {
     if let Command::Doctor = command {
         return system::doctor(json);
     }
+    if let Command::Fsck(args) = &command
+        && args.data_dir.is_some()
+    {
+        return fsck::offline(args, json).await;
+    }
     let client = client(&global)?;
     match command {
         Command::Build(args) => return build::build(&client, &args, json).await,
@@ -57,6 +67,9 @@ async fn call(global: Global, command: Command) -> Result<u8> {
         Command::Run(args) => return exec::run(&client, args, json).await,
         Command::Exec(args) => return exec::exec(&client, args, json).await,
         Command::Shell(args) => return exec::shell(&client, args).await,
+        Command::Fsck(args) => return fsck::online(&client, &args, json).await,
+        Command::Gc(args) => gc::gc(&client, &args, json).await?,
+        Command::Df => df::df(&client, json).await?,
         Command::Builds => build::list(&client, json).await?,
         Command::Create(args) => sandboxes::create(&client, args, json).await?,
         Command::Ps => sandboxes::list(&client, json).await?,

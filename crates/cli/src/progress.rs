@@ -41,6 +41,7 @@ impl BuildProgress {
         match &event.kind {
             BuildEventKind::Info { message } => self.print(message),
             BuildEventKind::StepStarted { step, total, title, cached } => {
+                let title = crate::output::visible(title);
                 self.title = format!("[{step}/{total}] {title}");
                 if *cached {
                     self.print(&format!("{} CACHED", self.title));
@@ -92,12 +93,16 @@ impl BuildProgress {
         let line = line.trim_end_matches(['\n', '\r']);
         let line = line.rsplit('\r').next().unwrap_or(line);
         match &self.live {
-            Some(live) => live.set_message(format!("{} · {line}", self.title)),
+            Some(live) => {
+                let title = &self.title;
+                live.set_message(format!("{title} · {}", crate::output::visible(line)));
+            }
             None => self.print(&format!("#{step} {line}")),
         }
     }
 
     fn print(&mut self, text: &str) {
+        let text = &*crate::output::visible(text);
         match &self.live {
             Some(live) => live.println(text),
             None => {

@@ -12,6 +12,7 @@ mod images;
 mod sandboxes;
 mod snapshots;
 mod sse;
+mod store;
 mod transport;
 
 pub use error::ClientError;

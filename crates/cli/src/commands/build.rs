@@ -111,23 +111,34 @@ pub(super) async fn list(client: &Client, json: bool) -> Result<()> {
     Ok(())
 }
 
+/// The largest template or definition that the daemon takes, in bytes.
+const LARGEST: u64 = 64 << 20;
+
 /// Reads a template or a definition; a base that is a relative path starts at the file's directory.
 fn read_source(file: &Path) -> Result<BuildSource> {
     let (text, directory) = if file == Path::new("-") {
-        let mut text = String::new();
-        std::io::stdin().read_to_string(&mut text).context("could not read standard input")?;
+        let mut text = Vec::new();
+        let mut input = std::io::stdin().take(LARGEST + 1);
+        input.read_to_end(&mut text).context("could not read standard input")?;
         (text, PathBuf::from("."))
     } else {
-        let text = std::fs::read_to_string(file)
+        let text = std::fs::File::open(file)
+            .and_then(|file| {
+                let mut text = Vec::new();
+                file.take(LARGEST + 1).read_to_end(&mut text).map(|_| text)
+            })
             .with_context(|| format!("could not read {}", file.display()))?;
         (text, file.parent().unwrap_or(Path::new(".")).to_owned())
     };
     let shown = file.display();
+    if text.len() as u64 > LARGEST {
+        bail!("{shown} is larger than the {} MiB that the daemon takes", LARGEST >> 20);
+    }
     let value: serde_json::Value =
-        serde_json::from_str(&text).with_context(|| format!("{shown} is not JSON"))?;
+        serde_json::from_slice(&text).with_context(|| format!("{shown} is not JSON"))?;
     if value.get("base").is_some() {
-        let mut definition: kiln_types::ImageDefinition =
-            parse(&text).with_context(|| format!("{shown} is not a valid image definition"))?;
+        let mut definition: kiln_types::ImageDefinition = kiln_types::json::from_slice(&text)
+            .with_context(|| format!("{shown} is not a valid image definition"))?;
         if let Base::Rootfs(path) = &mut definition.base {
             *path = absolute(&directory, path)?;
         }
@@ -139,22 +150,12 @@ fn read_source(file: &Path) -> Result<BuildSource> {
             has no `base`)"
         );
     }
-    let mut template: kiln_types::TemplateSpec =
-        parse(&text).with_context(|| format!("{shown} is not a valid template"))?;
+    let mut template: kiln_types::TemplateSpec = kiln_types::json::from_slice(&text)
+        .with_context(|| format!("{shown} is not a valid template"))?;
     if template.base_image.starts_with(['.', '/']) {
         template.base_image = absolute(&directory, &template.base_image)?;
     }
     Ok(BuildSource::Template(template))
-}
-
-/// As `serde_json::from_str`, with the field's path in the error.
-fn parse<T: serde::de::DeserializeOwned>(text: &str) -> Result<T> {
-    let mut json = serde_json::Deserializer::from_str(text);
-    serde_path_to_error::deserialize(&mut json).map_err(|error| {
-        let path = error.path().to_string();
-        let inner = error.into_inner();
-        if path == "." { inner.into() } else { anyhow::anyhow!("`{path}`: {inner}") }
-    })
 }
 
 fn absolute(directory: &Path, path: &str) -> Result<String> {

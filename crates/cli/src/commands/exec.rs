@@ -20,6 +20,7 @@ pub(super) async fn run(client: &Client, args: Run, json: bool) -> Result<u8> {
         .create_sandbox(&CreateSandbox {
             image: args.image.clone(),
             limits: super::sandboxes::limits(&args.resources),
+            driver: args.driver.driver,
             ..CreateSandbox::default()
         })
         .await?;

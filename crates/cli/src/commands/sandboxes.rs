@@ -14,6 +14,7 @@ pub(super) async fn create(client: &Client, args: Create, json: bool) -> Result<
             name: args.name,
             env: args.env.into_iter().collect(),
             limits: limits(&args.resources),
+            driver: args.driver.driver,
         })
         .await?;
     if json {
@@ -91,5 +92,10 @@ pub(super) async fn remove(client: &Client, args: &Rm, json: bool) -> Result<()>
 }
 
 pub(super) const fn limits(resources: &Resources) -> ResourceLimits {
-    ResourceLimits { vcpu: resources.vcpu, memory_mib: resources.memory, pids: resources.pids }
+    ResourceLimits {
+        vcpu: resources.vcpu,
+        memory_mib: resources.memory,
+        pids: resources.pids,
+        disk_mib: resources.disk,
+    }
 }

@@ -12,12 +12,19 @@ use tracing_subscriber::EnvFilter;
 use crate::args::Serve;
 use crate::output;
 
+/// The only argument of a process that is to be a launcher, in the place of one that has died.
+pub(crate) const LAUNCHER: &str = "__launcher";
+
 /// Runs the daemon until it is told to end.
 pub(crate) fn serve(args: &Serve) -> Result<()> {
+    if kiln_failpoint::ENABLED && std::env::var_os("KILN_FAIL_POINT").is_some_and(|it| it == "list")
+    {
+        return list_fail_points();
+    }
     let config = configuration(args)?;
     start_log(config.log_format);
     // The launcher is a copy of this process, so it comes before anything that has threads.
-    let launcher = Launcher::start()?;
+    let launcher = Launcher::start()?.replaceable(&[LAUNCHER]);
     raise_descriptor_limit();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(Server::run(config, launcher, |ready| {
@@ -29,6 +36,15 @@ pub(crate) fn serve(args: &Serve) -> Result<()> {
             ready.socket.display(),
         ));
     }))?;
+    Ok(())
+}
+
+/// Prints the fail points of this build.
+fn list_fail_points() -> Result<()> {
+    for point in kiln_failpoint::POINTS {
+        let fails = if point.can_fail { "kill, error, enospc" } else { "kill" };
+        output::line(&format!("{}\t{}\t{fails}\t{}", point.name, point.area, point.state))?;
+    }
     Ok(())
 }
 

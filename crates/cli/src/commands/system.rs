@@ -1,5 +1,7 @@
 //! `doctor`, `openapi`.
 
+use std::io::Write as _;
+
 use anyhow::Result;
 use kiln_server::Config;
 use kiln_types::api::CheckStatus;
@@ -33,6 +35,7 @@ pub(super) fn doctor(json: bool) -> Result<u8> {
 }
 
 pub(super) fn openapi() -> Result<()> {
-    output::line(&serde_json::to_string_pretty(&kiln_server::openapi())?)?;
+    let document = serde_json::to_string_pretty(&kiln_server::openapi())?;
+    writeln!(std::io::stdout().lock(), "{document}")?;
     Ok(())
 }
