@@ -1,5 +1,7 @@
 //! Bad input gets an error that names it, and leaves nothing.
 
+mod commands;
+
 use std::fs;
 
 use serde_json::json;

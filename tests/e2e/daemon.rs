@@ -19,6 +19,7 @@ pub(crate) struct Daemon {
     directory: TempDir,
     child: Option<Child>,
     url: String,
+    variables: Vec<(String, String)>,
 }
 
 impl Daemon {
@@ -27,13 +28,29 @@ impl Daemon {
         Self::start_with("")
     }
 
+    /// A daemon whose own directory `prepare` has furnished; its data will be in `data` there.
+    pub(crate) fn start_after<T>(prepare: impl FnOnce(&Path) -> T) -> (Self, T) {
+        let directory = tempfile::Builder::new().prefix("kiln-e2e-").tempdir().unwrap();
+        fs::write(directory.path().join("kiln.toml"), "").unwrap();
+        let prepared = prepare(directory.path());
+        let mut daemon = Self { directory, child: None, url: String::new(), variables: Vec::new() };
+        daemon.serve();
+        (daemon, prepared)
+    }
+
     /// A daemon with this configuration file.
     pub(crate) fn start_with(config: &str) -> Self {
         let directory = tempfile::Builder::new().prefix("kiln-e2e-").tempdir().unwrap();
         fs::write(directory.path().join("kiln.toml"), config).unwrap();
-        let mut daemon = Self { directory, child: None, url: String::new() };
+        let mut daemon = Self { directory, child: None, url: String::new(), variables: Vec::new() };
         daemon.serve();
         daemon
+    }
+
+    /// Gives it a variable of its environment from its next start on.
+    pub(crate) fn set(&mut self, name: &str, value: &str) {
+        self.variables.retain(|(other, _)| other != name);
+        self.variables.push((name.to_owned(), value.to_owned()));
     }
 
     /// Starts the program on the same directory (again), and waits until it says that it is ready.
@@ -46,6 +63,7 @@ impl Daemon {
             .arg(self.path("kiln.toml"))
             .arg("--data-dir")
             .arg(self.data())
+            .envs(self.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)

@@ -13,7 +13,7 @@ use crate::fixture::{busybox, template};
 use crate::terminal::pty::Pty;
 
 /// Each command, and what its help has to say at least.
-const COMMANDS: [(&str, &[&str]); 20] = [
+const COMMANDS: [(&str, &[&str]); 23] = [
     ("serve", &["--config", "--data-dir", "--listen", "127.0.0.1:7070", "KILN_"]),
     ("build", &["<FILE>", "--name", "--no-cache", "--pull", "standard input"]),
     ("run", &["<IMAGE>", "`--`", "--env", "--timeout", "--memory", "125", "127"]),
@@ -32,6 +32,9 @@ const COMMANDS: [(&str, &[&str]); 20] = [
     ("snapshots rm", &["<NAME>"]),
     ("logs", &["<BUILD>", "--from"]),
     ("builds", &["List builds"]),
+    ("df", &["room"]),
+    ("gc", &["--dry-run", "--all", "--keep", "7d"]),
+    ("fsck", &["--repair", "--data-dir", "exit code", "125"]),
     ("doctor", &["host"]),
     ("completions", &["<SHELL>", "bash", "zsh", "fish"]),
 ];

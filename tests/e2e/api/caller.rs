@@ -144,6 +144,19 @@ impl Api {
         self.exercised.borrow().clone()
     }
 
+    /// All that there is: the rows, and the names and sizes of the store's files.
+    pub(crate) async fn state(&self) -> Value {
+        let mut state = json!({});
+        for list in ["sandboxes", "images", "snapshots", "builds"] {
+            let answer = self.ask("GET", &format!("/v1/{list}?limit=1000")).await.is(200);
+            state[list] = answer.json()["items"].clone();
+        }
+        for directory in ["blobs", "indexes", "uppers"] {
+            state[directory] = json!(files(&self.kiln.data().join(directory), 3));
+        }
+        state
+    }
+
     /// Starts the build of a template with these commands; gives its id.
     pub(crate) async fn start_build(&self, name: &str, commands: &[&str]) -> String {
         let source = json!({ "template": template(name, &busybox(), commands) });
@@ -151,6 +164,23 @@ impl Api {
         assert_eq!(answer.status, 202, "{answer}");
         answer.json()["id"].as_str().unwrap().to_owned()
     }
+}
+
+/// Names and sizes of what is in a directory, down to so many levels: what is below the root of a
+/// sandbox's disk is the sandbox's own.
+fn files(directory: &std::path::Path, depth: usize) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(directory).into_iter().flatten().flatten() {
+        let path = entry.path();
+        let Ok(about) = entry.metadata() else { continue };
+        let size = if about.is_file() { about.len() } else { 0 };
+        found.push(format!("{} {size}", path.display()));
+        if about.is_dir() && depth > 1 {
+            found.extend(files(&path, depth - 1));
+        }
+    }
+    found.sort();
+    found
 }
 
 fn client(kiln: &Daemon) -> Client {

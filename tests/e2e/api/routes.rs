@@ -24,6 +24,7 @@ async fn every_route_answers_as_documented() {
     files(&api).await;
     commands(&api).await;
     snapshots(&api).await;
+    store(&api).await;
     removals(&api).await;
     let missing: Vec<_> = api.document.titles().difference(&api.exercised()).cloned().collect();
     assert!(missing.is_empty(), "no success of {missing:?}: exercise them here");
@@ -84,8 +85,12 @@ async fn sandboxes(api: &Api) {
     let sandbox = made.json();
     let id = sandbox["id"].as_str().unwrap();
     assert_eq!(made.headers["location"], format!("/v1/sandboxes/{id}"));
-    for field in ["image", "name", "env", "limits"] {
+    for field in ["image", "name", "env"] {
         assert_eq!(sandbox[field], body[field], "{sandbox}");
+    }
+    // What was not asked for may be limited too.
+    for limit in ["vcpu", "memory_mib", "pids"] {
+        assert_eq!(sandbox["limits"][limit], body["limits"][limit], "{sandbox}");
     }
     assert_eq!(sandbox["status"], "running");
     for name in ["b", id] {
@@ -147,6 +152,17 @@ async fn snapshots(api: &Api) {
     assert_eq!(list, json!({ "items": [snapshot] }));
     let typed = api.client.snapshots().await.unwrap();
     assert_eq!(serde_json::to_value(typed).unwrap(), list["items"]);
+}
+
+async fn store(api: &Api) {
+    let report = api.post("/v1/store/fsck", "{}".to_owned()).await.is(200).json();
+    assert_eq!((&report["clean"], &report["findings"]), (&json!(true), &json!([])), "{report}");
+    let plan =
+        api.post("/v1/store/gc", json!({ "dry_run": true }).to_string()).await.is(200).json();
+    assert_eq!((&plan["dry_run"], &plan["items"]), (&json!(true), &json!([])), "{plan}");
+    let usage = api.ask("GET", "/v1/store/usage").await.is(200).json();
+    assert_eq!(length(&usage["snapshots"]), 1, "{usage}");
+    assert_eq!(api.client.usage().await.unwrap().sandboxes.len(), length(&usage["sandboxes"]));
 }
 
 async fn removals(api: &Api) {
