@@ -47,6 +47,7 @@ pub(crate) fn demo(check: bool) -> Result<()> {
 
 fn tour(kiln: &Daemon, check: bool) -> Result<Table> {
     let mut table = Table::default();
+    eprintln!("demo: layers are mounted as: {}", kiln.layers()?);
 
     say("the first build: base, packages, pip");
     let (build, time) = timed(|| kiln.json(&["build", TEMPLATE]))?;

@@ -112,6 +112,16 @@ impl Daemon {
         Ok(self.command(arguments).status()?.code())
     }
 
+    /// How it mounts layers, by its own word. `KILN_LAYERS` chooses, as for any daemon.
+    pub(super) fn layers(&self) -> Result<String> {
+        let log = fs::read_to_string(self.directory.join("daemon.log"))?;
+        let mode = ["erofs", "directory"].into_iter().find(|mode| {
+            // With or without the codes that colour a terminal.
+            log.lines().any(|line| line.contains("layers") && line.contains(&format!("\"{mode}\"")))
+        });
+        mode.map(str::to_owned).context("the daemon's log does not say how layers are mounted")
+    }
+
     /// Shows the end of the daemon's log.
     pub(super) fn show_log(&self) {
         let log = fs::read_to_string(self.directory.join("daemon.log")).unwrap_or_default();
