@@ -69,12 +69,10 @@ impl Server {
         let signals = Signals::new().map_err(ServerError::Signals)?;
         make_directory(&config.data_dir)?;
         let _lock = DataLock::take(&config.data_dir)?;
-        let reserve = Reserve::new(&config.data_dir);
-        reserve.release_if_scarce();
+        Reserve::new(&config.data_dir).release_if_scarce();
         make_directory(&config.run_dir())?;
 
         let Assembled { app, keys, host } = assemble(config, launcher).await?;
-        reserve.fill();
         let served = serve(&app, keys, signals, ready).await;
         host.leave(app.images.metadata().as_ref()).await;
         tracing::info!("ended");
@@ -97,6 +95,8 @@ async fn serve(
     let unix = listen::unix(&socket)?;
     let address_file = app.config.run_dir().join("address");
     listen::write_address(&address_file, address)?;
+    // Nothing more is written to start.
+    app.reserve.fill();
     if !address.ip().is_loopback() {
         tracing::warn!(%address, "the API is open to other hosts, and keys and data pass unencrypted: put a TLS proxy before it");
     }

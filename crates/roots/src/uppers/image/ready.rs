@@ -14,6 +14,9 @@ use crate::RootsError;
 /// How many templates are kept. Another size takes the place of any.
 const TEMPLATES: usize = 16;
 
+/// On a disk with fewer free bytes there is no stock: images are made when they are needed.
+const LEAST_FREE: u64 = 16 << 20;
+
 /// An image without a name, mounted.
 #[derive(Debug)]
 pub(super) struct Fresh {
@@ -150,6 +153,12 @@ impl Shared {
         Ok(template)
     }
 
+    /// Whether a stock takes nothing away that others need, if only to make room.
+    fn has_room(&self) -> bool {
+        rustix::fs::statvfs(&self.dir)
+            .is_ok_and(|found| found.f_bavail * found.f_frsize >= LEAST_FREE)
+    }
+
     /// Fills the stock until it is closed.
     fn fill(&self) {
         // Whoever waits for something comes first. Without the right to say so it is a thread as others.
@@ -164,12 +173,12 @@ impl Shared {
                 continue;
             };
             drop(stock);
-            let made = self.make(size);
+            let made = self.has_room().then(|| self.make(size));
             stock = self.stock();
             if let Some(shelf) = stock.shelves.get_mut(&size) {
                 match made {
-                    Ok(fresh) => shelf.images.push(fresh),
-                    Err(_) => shelf.failed = true,
+                    Some(Ok(fresh)) => shelf.images.push(fresh),
+                    Some(Err(_)) | None => shelf.failed = true,
                 }
             }
         }
