@@ -3,6 +3,7 @@
 //! `sha256/ab/<64 hex digits>` are the blobs, read-only; `tmp/<session>/` has what is being written.
 //! A blob gets its name only when its bytes are durable, and its writer returns only when the name is.
 
+mod hash;
 mod session;
 mod writeback;
 mod writer;

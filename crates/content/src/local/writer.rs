@@ -8,8 +8,8 @@ use std::sync::Arc;
 
 use kiln_types::Digest;
 use rustix::fs::{CWD, RenameFlags, renameat_with};
-use sha2::{Digest as _, Sha256};
 
+use super::hash::Hash;
 use super::writeback::Writeback;
 use super::{Inner, failed};
 use crate::{BlobInfo, BlobWriter, ContentError};
@@ -22,7 +22,7 @@ pub(super) struct LocalWriter {
     store: Arc<Inner>,
     path: PathBuf,
     file: File,
-    hash: Sha256,
+    hash: Hash,
     /// Accepted and hashed, but not yet in the file.
     pending: Vec<u8>,
     /// Where in the file `pending` goes. Writes name their place, so that readers of the same file
@@ -45,7 +45,7 @@ impl LocalWriter {
             store,
             path,
             file,
-            hash: Sha256::new(),
+            hash: Hash::new(),
             pending: Vec::new(),
             written: 0,
             writeback: Writeback::default(),
@@ -130,11 +130,11 @@ impl BlobWriter for LocalWriter {
     }
 
     fn digest(&self) -> Digest {
-        Digest::from_sha256(self.hash.clone().finalize().into())
+        self.hash.digest()
     }
 
     fn commit(mut self: Box<Self>, expected: Option<&Digest>) -> Result<BlobInfo, ContentError> {
-        let found = Digest::from_sha256(std::mem::take(&mut self.hash).finalize().into());
+        let found = std::mem::replace(&mut self.hash, Hash::new()).finish();
         if let Some(expected) = expected.filter(|expected| **expected != found) {
             return Err(ContentError::WrongDigest { expected: *expected, found });
         }
