@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
 use crate::arguments::Arguments;
+use crate::operation::Operation;
 use crate::plan::Plan;
 
 /// Counts and times.
@@ -49,12 +50,18 @@ impl Report {
             *self.fail_points.entry(point.name).or_default() += 1;
         }
         if self.verbose {
-            let kinds: Vec<&str> = plan.operations.iter().map(|it| it.kind()).collect();
+            let kinds: Vec<&str> = plan.operations.iter().map(Operation::kind).collect();
             println!("{number}: {:?} during {}: {outcome}", plan.fault, kinds.join(" + "));
-        } else if self.points % 50 == 0 {
-            let rate = self.points as f64 / self.began.elapsed().as_secs_f64();
-            println!("{} points, {rate:.2} a second", self.points);
+        } else if self.points.is_multiple_of(50) {
+            println!("{} points, {:.2} a second", self.points, self.rate());
         }
+    }
+
+    /// Points a second.
+    fn rate(&self) -> f64 {
+        // No run has more.
+        let points = u32::try_from(self.points).unwrap_or(u32::MAX);
+        f64::from(points) / self.began.elapsed().as_secs_f64()
     }
 
     pub(crate) fn restart(&mut self, time: Duration) {
@@ -67,11 +74,10 @@ impl Report {
 
     pub(crate) fn print(&mut self) {
         let elapsed = self.began.elapsed().as_secs_f64();
+        let rate = self.rate();
         println!(
-            "\nseed {}: {} points in {elapsed:.0} s, {:.2} a second",
-            self.seed,
-            self.points,
-            self.points as f64 / elapsed
+            "\nseed {}: {} points in {elapsed:.0} s, {rate:.2} a second",
+            self.seed, self.points
         );
         println!("\n| area | fault | points | took effect |\n|---|---|---|---|");
         for ((area, fault), (points, hits)) in &self.table {
