@@ -24,10 +24,12 @@ struct Place<'d> {
 impl Place<'_> {
     /// What an error has to name: the nearest key above.
     fn named(&self) -> &str {
-        let keys = self.at.iter().rev();
-        keys.filter_map(|at| if let At::Key(key) = at { Some(key.as_str()) } else { None })
-            .next()
-            .unwrap_or("")
+        let mut above = self.at.iter().rev();
+        let key = above.find_map(|at| match at {
+            At::Key(key) => Some(key.as_str()),
+            At::Index(_) => None,
+        });
+        key.unwrap_or_default()
     }
 
     fn is_struct(&self) -> bool {
