@@ -13,7 +13,7 @@ use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use kiln_layer::{EntryKind, Extent, Index, IndexEntry, LayerError, Xattr};
+use kiln_layer::{EntryKind, Extent, Index, IndexEntry, Xattr};
 use rustix::fs::{
     AtFlags, FileType, Gid, Mode, OFlags, Stat, Timespec, Timestamps, Uid, XattrFlags, chmodat,
     chownat, fchmod, fchown, fsetxattr, fstat, fstatvfs, futimens, linkat, lsetxattr, makedev,
@@ -68,22 +68,22 @@ impl Extraction<'_> {
         pending: &mut VecDeque<(u64, PathBuf)>,
     ) -> Result<(), RootsError> {
         let index = self.index;
-        let refused = |source| self.refused(source);
+        let refused = |source| self.files.refused(source);
         let own = index.inode(ino).map_err(refused)?;
         let names: Vec<(&OsStr, u64)> = index.names(ino).map_err(refused)?.collect();
         let directory = open_directory(self.tree, path)
-            .map_err(|error| self.fail(path, "open the directory", error))?;
+            .map_err(|error| self.files.fail(path, "open the directory", error))?;
         for (name, child) in names {
-            let entry = index.inode(child).map_err(|source| self.refused(source))?;
+            let entry = index.inode(child).map_err(|source| self.files.refused(source))?;
             let below = path.join(name);
             if entry.kind == EntryKind::Directory {
                 // Closed, and root's: nothing is inherited by what is made in it.
                 mkdirat(&directory, name, Mode::RWXU)
-                    .map_err(|error| self.fail(&below, "mkdirat", error))?;
+                    .map_err(|error| self.files.fail(&below, "mkdirat", error))?;
                 pending.push_back((child, below));
             } else if let Some((parent, first)) = self.first_names.get(&child) {
                 self.link(parent, first, &directory, name)
-                    .map_err(|error| self.fail(&below, "linkat", error))?;
+                    .map_err(|error| self.files.fail(&below, "linkat", error))?;
             } else {
                 self.leaf(&directory, name, &below, &entry)?;
                 if entry.nlink > 1 && entry.kind != EntryKind::Whiteout {
@@ -92,7 +92,7 @@ impl Extraction<'_> {
             }
         }
         self.attributes(directory.as_fd(), path, &own)?;
-        self.count(&fstat(&directory).map_err(|error| self.fail(path, "fstat", error))?);
+        self.count(&fstat(&directory).map_err(|error| self.files.fail(path, "fstat", error))?);
         Ok(())
     }
 
@@ -131,12 +131,12 @@ impl Extraction<'_> {
                 mknodat(directory, name, FileType::BlockDevice, Mode::RUSR, device)
             }
         };
-        made.map_err(|error| self.fail(path, "make the file", error))?;
+        made.map_err(|error| self.files.fail(path, "make the file", error))?;
         if entry.kind != EntryKind::Whiteout {
             self.attributes_at(directory, name, path, entry)?;
         }
         let found = statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)
-            .map_err(|error| self.fail(path, "fstatat", error))?;
+            .map_err(|error| self.files.fail(path, "fstatat", error))?;
         self.count(&found);
         Ok(())
     }
@@ -152,7 +152,7 @@ impl Extraction<'_> {
         let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::NOFOLLOW;
         let mode = Mode::RUSR | Mode::WUSR;
         let file = openat2(directory, name, flags | OFlags::CLOEXEC, mode, INSIDE)
-            .map_err(|error| self.fail(path, "openat2", error))?;
+            .map_err(|error| self.files.fail(path, "openat2", error))?;
         let file = File::from(file);
         let mut position = 0;
         let mut end = 0;
@@ -163,19 +163,20 @@ impl Extraction<'_> {
                 let buffer = &mut self.buffer[..length];
                 self.files
                     .read(extent, done, buffer)
-                    .map_err(|error| self.failed(path, "read from the tar", error))?;
+                    .map_err(|error| self.files.failed(path, "read from the tar", error))?;
                 end = write_sparse(&file, &self.buffer[..length], position)
-                    .map_err(|error| self.failed(path, "write", error))?
+                    .map_err(|error| self.files.failed(path, "write", error))?
                     .unwrap_or(end);
                 position += length as u64;
                 done += length as u64;
             }
         }
         if end < entry.size {
-            file.set_len(entry.size).map_err(|error| self.failed(path, "ftruncate", error))?;
+            file.set_len(entry.size)
+                .map_err(|error| self.files.failed(path, "ftruncate", error))?;
         }
         self.attributes(file.as_fd(), path, entry)?;
-        self.count(&fstat(&file).map_err(|error| self.fail(path, "fstat", error))?);
+        self.count(&fstat(&file).map_err(|error| self.files.fail(path, "fstat", error))?);
         Ok(())
     }
 
@@ -189,7 +190,7 @@ impl Extraction<'_> {
     ) -> Result<(), RootsError> {
         if (entry.uid, entry.gid) != (0, 0) {
             fchown(file, Some(Uid::from_raw(entry.uid)), Some(Gid::from_raw(entry.gid)))
-                .map_err(|error| self.fail(path, "fchown", error))?;
+                .map_err(|error| self.files.fail(path, "fchown", error))?;
         }
         for xattr in &entry.xattrs {
             fsetxattr(file, xattr.name.as_slice(), &xattr.value, XattrFlags::CREATE)
@@ -197,7 +198,7 @@ impl Extraction<'_> {
         }
         fchmod(file, Mode::from_raw_mode(entry.mode))
             .and_then(|()| futimens(file, &times(entry)))
-            .map_err(|error| self.fail(path, "set mode and times", error))
+            .map_err(|error| self.files.fail(path, "set mode and times", error))
     }
 
     /// The same for what is not opened, since that could have effects.
@@ -212,7 +213,7 @@ impl Extraction<'_> {
         if (entry.uid, entry.gid) != (0, 0) {
             let (uid, gid) = (Uid::from_raw(entry.uid), Gid::from_raw(entry.gid));
             chownat(directory, name, Some(uid), Some(gid), flags)
-                .map_err(|error| self.fail(path, "fchownat", error))?;
+                .map_err(|error| self.files.fail(path, "fchownat", error))?;
         }
         for xattr in entry.xattrs.iter().filter(|xattr| holds(entry, xattr)) {
             let file = spelled(directory, name);
@@ -221,10 +222,10 @@ impl Extraction<'_> {
         }
         if !matches!(entry.kind, EntryKind::Symlink(_)) {
             chmodat(directory, name, Mode::from_raw_mode(entry.mode), AtFlags::empty())
-                .map_err(|error| self.fail(path, "fchmodat", error))?;
+                .map_err(|error| self.files.fail(path, "fchmodat", error))?;
         }
         utimensat(directory, name, &times(entry), flags)
-            .map_err(|error| self.fail(path, "utimensat", error))
+            .map_err(|error| self.files.fail(path, "utimensat", error))
     }
 
     fn count(&mut self, found: &Stat) {
@@ -232,29 +233,12 @@ impl Extraction<'_> {
         self.usage.inodes += 1;
     }
 
-    fn refused(&self, source: LayerError) -> RootsError {
-        RootsError::Index { index: self.files.index().to_owned(), source: Box::new(source) }
-    }
-
-    fn fail(&self, path: &Path, step: &'static str, error: Errno) -> RootsError {
-        self.failed(path, step, error.into())
-    }
-
-    fn failed(&self, path: &Path, step: &'static str, source: io::Error) -> RootsError {
-        RootsError::LayOut {
-            index: self.files.index().to_owned(),
-            entry: shown(path),
-            step,
-            source,
-        }
-    }
-
     /// File systems say that they are full when what they are not is large enough for this one.
     fn xattr_refused(&self, path: &Path, xattr: &Xattr, error: Errno) -> RootsError {
         let full = error == Errno::NOSPC
             && fstatvfs(self.tree).is_ok_and(|found| found.f_bavail * found.f_frsize <= ROOM);
         if full || error == Errno::DQUOT {
-            return self.fail(path, "setxattr", error);
+            return self.files.fail(path, "setxattr", error);
         }
         let name = shown(Path::new(OsStr::from_bytes(&xattr.name)));
         let cause = io::Error::from(error);
@@ -262,7 +246,7 @@ impl Extraction<'_> {
             "the file system of the data directory does not take `{name}` of {} bytes: {cause}",
             xattr.value.len()
         ));
-        self.failed(path, "setxattr", source)
+        self.files.failed(path, "setxattr", source)
     }
 }
 

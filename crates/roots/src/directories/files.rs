@@ -6,9 +6,11 @@ use std::io;
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 
-use kiln_layer::{Extent, Index};
+use kiln_layer::{Extent, Index, LayerError};
 use kiln_types::DiffId;
+use rustix::io::Errno;
 
+use super::browse::shown;
 use crate::{LayerSource, RootsError};
 
 /// Bytes of a tar's block.
@@ -18,7 +20,7 @@ const BLOCK: u64 = 512;
 #[derive(Debug)]
 pub(super) struct Files {
     /// The index, for messages.
-    pub(super) index: PathBuf,
+    index: PathBuf,
     tars: HashMap<DiffId, File>,
 }
 
@@ -55,8 +57,18 @@ impl Files {
         tar.read_exact_at(buffer, extent.offset + skip)
     }
 
-    /// The path of the index.
-    pub(super) fn index(&self) -> &Path {
-        &self.index
+    /// The index says something that it may not say.
+    pub(super) fn refused(&self, source: LayerError) -> RootsError {
+        RootsError::Index { index: self.index.clone(), source: Box::new(source) }
+    }
+
+    /// A step on an entry of the layer failed.
+    pub(super) fn fail(&self, path: &Path, step: &'static str, error: Errno) -> RootsError {
+        self.failed(path, step, error.into())
+    }
+
+    /// The same, with an error of the standard library.
+    pub(super) fn failed(&self, path: &Path, step: &'static str, source: io::Error) -> RootsError {
+        RootsError::LayOut { index: self.index.clone(), entry: shown(path), step, source }
     }
 }

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
-use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::FileExt as _;
@@ -55,7 +54,7 @@ pub(super) fn verify(
     };
     let mut pending = VecDeque::from([(index.root_ino(), PathBuf::new())]);
     let root = statat(tree, ".", AtFlags::empty())
-        .map_err(|error| comparison.fail(Path::new(""), "fstatat", error))?;
+        .map_err(|error| comparison.files.fail(Path::new(""), "fstatat", error))?;
     let entry = comparison.entry(index.root_ino())?;
     comparison.entry_at(tree, OsStr::new("."), Path::new(""), &entry, &root)?;
     while let Some((ino, path)) = pending.pop_front() {
@@ -85,19 +84,19 @@ impl Comparison<'_> {
         pending: &mut VecDeque<(u64, PathBuf)>,
     ) -> Result<(), RootsError> {
         let directory = open_directory(self.tree, path)
-            .map_err(|error| self.fail(path, "open the directory", error))?;
+            .map_err(|error| self.files.fail(path, "open the directory", error))?;
         let mut found: BTreeSet<OsString> = BTreeSet::new();
         let names = Dir::read_from(&directory)
-            .map_err(|error| self.fail(path, "read the directory", error))?;
+            .map_err(|error| self.files.fail(path, "read the directory", error))?;
         for name in names {
-            let name = name.map_err(|error| self.fail(path, "read the directory", error))?;
+            let name = name.map_err(|error| self.files.fail(path, "read the directory", error))?;
             let name = name.file_name().to_bytes();
             if !matches!(name, b"." | b"..") {
                 found.insert(OsString::from_vec(name.to_vec()));
             }
         }
         let index = self.index;
-        let expected = index.names(ino).map_err(|source| self.refused(source))?;
+        let expected = index.names(ino).map_err(|source| self.files.refused(source))?;
         let expected: Vec<(&OsStr, u64)> = expected.collect();
         for (name, child) in expected {
             let below = path.join(name);
@@ -108,7 +107,7 @@ impl Comparison<'_> {
                     self.tell(&below, "it is missing".to_owned());
                     continue;
                 }
-                other => other.map_err(|error| self.fail(&below, "fstatat", error))?,
+                other => other.map_err(|error| self.files.fail(&below, "fstatat", error))?,
             };
             let whole = self.entry_at(&directory, name, &below, &entry, &stat)?;
             if entry.nlink > 1 && entry.kind != EntryKind::Directory {
@@ -193,7 +192,7 @@ impl Comparison<'_> {
             }
             EntryKind::Symlink(target) => {
                 let read = readlinkat(directory, name, Vec::new())
-                    .map_err(|error| self.fail(path, "readlinkat", error))?;
+                    .map_err(|error| self.files.fail(path, "readlinkat", error))?;
                 if read.to_bytes() != target.as_slice() {
                     self.tell(path, "it leads to another place".to_owned());
                 }
@@ -211,7 +210,7 @@ impl Comparison<'_> {
         entry: &IndexEntry,
     ) -> Result<(), RootsError> {
         let mut found = read_xattrs(&spelled(directory, name))
-            .map_err(|error| self.fail(path, "read the xattrs", error))?;
+            .map_err(|error| self.files.fail(path, "read the xattrs", error))?;
         for xattr in entry.xattrs.iter().filter(|xattr| holds(entry, xattr)) {
             let minimal =
                 xattr.name == b"system.posix_acl_access" && xattr.value.len() == MINIMAL_LIST;
@@ -239,7 +238,7 @@ impl Comparison<'_> {
     ) -> Result<(), RootsError> {
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = openat2(directory, name, flags, Mode::empty(), INSIDE)
-            .map_err(|error| self.fail(path, "openat2", error))?;
+            .map_err(|error| self.files.fail(path, "openat2", error))?;
         let file = File::from(file);
         let mut position = 0;
         for extent in extents {
@@ -252,7 +251,7 @@ impl Comparison<'_> {
                     .read(extent, done, theirs)
                     .and_then(|()| file.read_exact_at(ours, position));
                 if let Err(error) = read {
-                    return Err(self.failed(path, "compare the content", error));
+                    return Err(self.files.failed(path, "compare the content", error));
                 }
                 if theirs != ours {
                     let at = theirs.iter().zip(&*ours).position(|(a, b)| a != b).unwrap_or(0);
@@ -267,29 +266,12 @@ impl Comparison<'_> {
     }
 
     fn entry(&self, ino: u64) -> Result<IndexEntry, RootsError> {
-        self.index.inode(ino).map_err(|source| self.refused(source))
+        self.index.inode(ino).map_err(|source| self.files.refused(source))
     }
 
     fn tell(&mut self, path: &Path, problem: String) {
         if self.damage.len() < MOST {
             self.damage.push(LayerDamage { entry: shown(path), problem });
-        }
-    }
-
-    fn refused(&self, source: kiln_layer::LayerError) -> RootsError {
-        RootsError::Index { index: self.files.index().to_owned(), source: Box::new(source) }
-    }
-
-    fn fail(&self, path: &Path, step: &'static str, error: Errno) -> RootsError {
-        self.failed(path, step, error.into())
-    }
-
-    fn failed(&self, path: &Path, step: &'static str, source: io::Error) -> RootsError {
-        RootsError::LayOut {
-            index: self.files.index().to_owned(),
-            entry: shown(path),
-            step,
-            source,
         }
     }
 }
