@@ -120,17 +120,18 @@ const NO_INFO: LoopInfo = LoopInfo {
     init: [0; 2],
 };
 
-/// Puts `file` behind a loop device, until the last user of the device is gone.
+const LOOP_DIRECT_IO: u32 = 16;
+
+/// Puts `file` behind a loop device, with direct I/O, until the last user of the device is gone. A
+/// kernel may leave the direct I/O out without a word: [`loop_backing`] tells.
 pub(crate) fn loop_configure(
     device: BorrowedFd<'_>,
     file: BorrowedFd<'_>,
     block_size: u32,
-    direct: bool,
 ) -> io::Result<()> {
     const LOOP_CONFIGURE: libc::Ioctl = 0x4C0A;
     const AUTOCLEAR: u32 = 4;
-    const DIRECT_IO: u32 = 16;
-    let flags = if direct { AUTOCLEAR | DIRECT_IO } else { AUTOCLEAR };
+    let flags = AUTOCLEAR | LOOP_DIRECT_IO;
     let config = LoopConfig {
         fd: file.as_raw_fd().cast_unsigned(),
         block_size,
@@ -144,8 +145,16 @@ pub(crate) fn loop_configure(
     if result == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
-/// The device and inode numbers of the file behind a loop device; `ENXIO` if there is none.
-pub(crate) fn loop_backing(device: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
+/// What is behind a loop device.
+pub(crate) struct LoopBacking {
+    /// The device and inode numbers of the file.
+    pub(crate) file: (u64, u64),
+    /// Whether it is read and written around the host's page cache.
+    pub(crate) direct: bool,
+}
+
+/// The file behind a loop device; `ENXIO` if there is none.
+pub(crate) fn loop_backing(device: BorrowedFd<'_>) -> io::Result<LoopBacking> {
     const LOOP_GET_STATUS64: libc::Ioctl = 0x4C05;
     let mut info = NO_INFO;
     // SAFETY: the descriptor is open for the length of the call, and the structure is the one that the
@@ -153,7 +162,29 @@ pub(crate) fn loop_backing(device: BorrowedFd<'_>) -> io::Result<(u64, u64)> {
     let result = unsafe {
         libc::ioctl(device.as_raw_fd(), LOOP_GET_STATUS64, std::ptr::from_mut(&mut info))
     };
-    if result == 0 { Ok((info.device, info.inode)) } else { Err(io::Error::last_os_error()) }
+    if result != 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let direct = info.flags & LOOP_DIRECT_IO != 0;
+    Ok(LoopBacking { file: (info.device, info.inode), direct })
+}
+
+/// `struct fstrim_range` of linux/fs.h.
+#[repr(C)]
+struct TrimRange {
+    start: u64,
+    length: u64,
+    least: u64,
+}
+
+/// Gives back to the disk what is free in a file system; answers how many bytes.
+pub(crate) fn trim(directory: BorrowedFd<'_>) -> io::Result<u64> {
+    const FITRIM: libc::Ioctl = 0xC018_5879_u32 as libc::Ioctl;
+    let mut range = TrimRange { start: 0, length: u64::MAX, least: 0 };
+    // SAFETY: the descriptor is open for the length of the call, which reads and writes the structure.
+    let result =
+        unsafe { libc::ioctl(directory.as_raw_fd(), FITRIM, std::ptr::from_mut(&mut range)) };
+    if result == 0 { Ok(range.length) } else { Err(io::Error::last_os_error()) }
 }
 
 /// Ends an ext4 file system at once: nothing more of it reaches its disk.

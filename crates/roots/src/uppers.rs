@@ -39,6 +39,13 @@ impl UpperLimits {
     pub const MOST: u64 = 1 << 40;
     /// How much of the size comes with one inode.
     pub const BYTES_PER_INODE: u64 = 16 << 10;
+
+    /// With less free than this on the host's disk of `size` bytes, images may take no more: their
+    /// file systems are full until there is as much again.
+    pub const fn least_free(size: u64) -> u64 {
+        const MOST: u64 = 256 << 20;
+        if size / 16 < MOST { size / 16 } else { MOST }
+    }
 }
 
 impl Default for UpperLimits {
@@ -103,6 +110,10 @@ pub trait UpperStore: Send + Sync + fmt::Debug {
 
     /// The directory that holds `u` (the changes) and `w` (overlayfs's work), both on one mount.
     fn open(&self, id: &str) -> Result<OwnedFd, RootsError>;
+
+    /// Takes charge of uppers that sandboxes of an earlier process still have mounted. Without effect
+    /// on all others. An error is that of the first one that could not be adopted; the rest are.
+    fn adopt(&self, ids: &[String]) -> Result<(), RootsError>;
 
     /// Lets go of what is kept of an upper that nothing has mounted any more. What was changed goes to
     /// the disk. Without effect on an upper that is in use, or not there.

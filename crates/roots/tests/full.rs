@@ -116,3 +116,104 @@ fn images_in_stock_that_met_a_full_disk_are_not_used() {
         assert!(uppers.remove(id).unwrap());
     }
 }
+
+/// The number of files below a directory, all of which are read.
+fn count(directory: &Path) -> std::io::Result<usize> {
+    let mut found = 1;
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        found += if entry.file_type()?.is_dir() { count(&entry.path())? } else { 1 };
+    }
+    Ok(found)
+}
+
+/// A file system that meets the full disk has written some of what it committed and not the rest: all of
+/// it is there again as soon as there is room, and until then that is what errors say.
+#[test]
+fn what_was_committed_outlives_a_full_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::mount(dir.path()) else { return };
+    let limits = UpperLimits { bytes: 40 << 20 };
+    let (mut refused, mut opened) = (0, 0);
+    for free_kib in [0, 30, 60, 90, 150, 300, 500] {
+        let uppers = ImageUppers::open(&disk.0.join("uppers")).unwrap();
+        uppers.create("x", limits).unwrap();
+        let committed = |round: u32| -> std::io::Result<()> {
+            let changes = uppers.path("x").map_err(std::io::Error::other)?;
+            for number in 0..20 {
+                let place = changes.join(format!("{round}/{number}"));
+                fs::create_dir_all(&place)?;
+                File::open(&place)?.sync_all()?;
+            }
+            // What is deleted and not committed is there after all, and whole.
+            fs::remove_dir_all(changes.join("0"))
+        };
+        fs::create_dir_all(uppers.path("x").unwrap().join("0/0")).unwrap();
+        rustix::fs::sync();
+        disk.fill(free_kib);
+        let done = (1..50).take_while(|round| committed(*round).is_ok()).count();
+        let _may_fail = uppers.rest("x");
+        match uppers.open("x") {
+            Ok(_) => opened += 1,
+            Err(error) => {
+                refused += 1;
+                assert_eq!(error.code(), ErrorCode::StorageFull, "{free_kib} KiB: {error:?}");
+            }
+        }
+        disk.empty();
+        uppers.rest("x").ok();
+        let mount = uppers.open("x").unwrap();
+        let changes = uppers.path("x").unwrap();
+        for round in 1..=done {
+            for number in 0..20 {
+                let place = changes.join(format!("{round}/{number}"));
+                assert!(
+                    place.is_dir(),
+                    "{free_kib} KiB, {done} rounds: {} is lost",
+                    place.display()
+                );
+            }
+        }
+        assert!(count(&changes).unwrap() > done * 20, "{free_kib} KiB");
+        drop((mount, changes));
+        assert!(uppers.remove("x").unwrap());
+    }
+    println!("opened {opened}, refused {refused}");
+    assert!(opened > 0, "the host's disk was always too full");
+}
+
+/// Guests are told before the host is full, and may go on when it is not any more.
+#[test]
+fn a_scarce_host_is_a_full_disk_inside() {
+    let dir = tempfile::tempdir().unwrap();
+    let Some(disk) = Disk::mount(dir.path()) else { return };
+    let uppers = ImageUppers::open(&disk.0.join("uppers")).unwrap();
+    uppers.create("x", UpperLimits { bytes: 40 << 20 }).unwrap();
+    let changes = uppers.path("x").unwrap();
+    let write = |name: &str| {
+        let mut file = File::create(changes.join(name))?;
+        file.write_all(&vec![1; 256 << 10])?;
+        file.sync_all()
+    };
+    write("before").unwrap();
+    disk.fill(1 << 10);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let answer = write("during");
+        match answer {
+            Err(error) if error.kind() == std::io::ErrorKind::StorageFull => break,
+            _ => assert!(Instant::now() < deadline, "no end of room: {answer:?}"),
+        }
+        let _made = fs::remove_file(changes.join("during"));
+    }
+    disk.empty();
+    while let Err(error) = write("after") {
+        assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+        assert!(Instant::now() < deadline, "it stays full");
+    }
+    for name in ["before", "after"] {
+        assert_eq!(fs::read(changes.join(name)).unwrap(), vec![1; 256 << 10]);
+    }
+    drop(changes);
+    assert!(uppers.remove("x").unwrap());
+}

@@ -303,10 +303,13 @@ impl Builder {
 
 /// A command may well see a full disk as something else: overlayfs answers with an I/O error.
 fn short_of_disk(data_dir: &Path, failure: StepFailure) -> StepFailure {
-    let free = rustix::fs::statvfs(data_dir).map(|found| found.f_bavail * found.f_frsize);
-    if free.is_ok_and(|free| free < FULL) {
+    let is_full = |found: rustix::fs::StatVfs| {
+        let least = UpperLimits::least_free(found.f_blocks * found.f_frsize);
+        found.f_bavail * found.f_frsize < least.max(FULL)
+    };
+    if rustix::fs::statvfs(data_dir).is_ok_and(is_full) {
         let message = format!(
-            "{}; the disk is full: the file system of {} has no room left",
+            "{}; the disk is full: the file system of {} has hardly any room left",
             failure.message,
             data_dir.display()
         );

@@ -53,11 +53,13 @@ pub fn life(store: &dyn UpperStore) {
     assert_eq!(store.list().expect("list"), ["bld_0-1.x"]);
     store.create("sbx_1", LIMITS).expect("an id can be used again");
     assert_eq!(fs::read_dir(store.path("sbx_1").expect("path")).expect("readable").count(), 0);
+    store.adopt(&["sbx_1".to_owned(), "none".to_owned()]).expect("adopt");
     store.abandon("sbx_1").expect("abandon");
     store.abandon("sbx_1").expect("abandoning twice is no error");
     for id in ["sbx_1", "bld_0-1.x"] {
         assert!(store.remove(id).expect("remove"));
         store.abandon(id).expect("there is nothing to abandon");
+        store.adopt(&[id.to_owned()]).expect("there is nothing to adopt");
     }
 }
 
@@ -88,6 +90,7 @@ pub fn bad_ids(store: &dyn UpperStore) {
         refused(store.open(id).map(drop));
         refused(store.rest(id));
         refused(store.abandon(id));
+        refused(store.adopt(&[id.to_owned()]));
         refused(store.remove(id).map(drop));
         refused(store.usage(id).map(drop));
     }

@@ -118,6 +118,10 @@ impl UpperStore for DirectoryUppers {
         }
     }
 
+    fn adopt(&self, ids: &[String]) -> Result<(), RootsError> {
+        ids.iter().try_for_each(|id| check_id(id))
+    }
+
     fn rest(&self, id: &str) -> Result<(), RootsError> {
         check_id(id)
     }

@@ -79,6 +79,11 @@ impl UpperStore for HostUppers {
         self.owner(id)?.open(id)
     }
 
+    fn adopt(&self, ids: &[String]) -> Result<(), RootsError> {
+        // Directories need nothing of the kind.
+        self.images.adopt(ids)
+    }
+
     fn rest(&self, id: &str) -> Result<(), RootsError> {
         self.owner(id)?.rest(id)
     }

@@ -2,21 +2,24 @@
 
 mod device;
 mod ending;
+mod extents;
 mod failure;
 mod mount;
 mod program;
 mod ready;
+mod room;
 mod template;
 
-use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, flock, fstatvfs, linkat, openat};
+use rustix::fs::{
+    AtFlags, CWD, FlockOperation, Mode, OFlags, flock, fstatvfs, linkat, openat, statvfs,
+};
 use rustix::io::Errno;
 
 use super::{Changes, IMAGE, UpperLimits, UpperStore, Usage, at, check_id, make_private};
@@ -25,6 +28,7 @@ use crate::overlay::clone_directory;
 use ending::Ending;
 use failure::Failure;
 use ready::{Fresh, Ready};
+use room::Room;
 use template::Template;
 
 /// Uppers in `<dir>/<id>.ext4`, each a file system with the directories `u` and `w`.
@@ -38,10 +42,15 @@ use template::Template;
 pub struct ImageUppers {
     dir: PathBuf,
     ready: Ready,
-    /// Mounts of uppers in use.
-    kept: Mutex<HashMap<String, OwnedFd>>,
+    /// With the mounts of uppers in use.
+    room: Room,
     ending: Ending,
 }
+
+/// A disk that met an error is used by those who had it then, until they have ended.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// With less room than this on the host, that is the reason for whatever fails.
+const FULL: u64 = 1 << 20;
 
 impl ImageUppers {
     /// The uppers in `dir`, which is made if need be.
@@ -50,7 +59,7 @@ impl ImageUppers {
         Ok(Self {
             dir: dir.to_owned(),
             ready: Ready::new(dir),
-            kept: Mutex::default(),
+            room: Room::new(dir),
             ending: Ending::default(),
         })
     }
@@ -73,25 +82,53 @@ impl ImageUppers {
         Ok(self.dir.join(format!("{id}{IMAGE}")))
     }
 
-    fn kept(&self) -> MutexGuard<'_, HashMap<String, OwnedFd>> {
-        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
     /// A mount of an upper that is there, by the device that it has or a new one.
     fn mount(&self, id: &str) -> Result<OwnedFd, RootsError> {
         let file = self.file(id)?;
-        if let Some(mount) = self.kept().get(id) {
-            return mount.try_clone().map_err(at("use the disk", &file));
+        if let Some(mount) = self.room.get(id) {
+            return mount.map_err(at("use the disk", &file));
         }
         let image = image(id, &file)?;
         let named = |failure: Failure| failure.with(file.display().to_string());
         let device = device::device(&image).map_err(named)?;
-        mount::mount(&device).map_err(named)
+        mount::mount(&device).map_err(|failure| named(self.full_or(failure)))
+    }
+
+    /// As [`Self::mount`], of a file system that takes writes: one that met an error is ended, by which
+    /// what it had committed and not yet put in its place comes back.
+    fn sound_mount(&self, id: &str) -> Result<OwnedFd, RootsError> {
+        let file = self.file(id)?;
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let mount = self.mount(id)?;
+            if mount::is_sound(&mount) {
+                return Ok(mount);
+            }
+            drop((mount, self.room.take(id)));
+            while self.is_attached(id, &file)? {
+                if Instant::now() > deadline {
+                    let source = io::Error::from(Errno::ROFS);
+                    let failure = Failure { step: "write", kernel: String::new(), source };
+                    return Err(self.full_or(failure).with(file.display().to_string()));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    /// The failure, or that there is no room on the host, by which file systems see broken disks.
+    fn full_or(&self, failure: Failure) -> Failure {
+        match statvfs(&self.dir) {
+            Ok(host) if host.f_bavail * host.f_frsize < FULL => {
+                Failure { source: Errno::NOSPC.into(), ..failure }
+            }
+            _ => failure,
+        }
     }
 
     /// Whether anything has the upper mounted.
     fn is_attached(&self, id: &str, file: &Path) -> Result<bool, RootsError> {
-        if self.kept().contains_key(id) {
+        if self.room.get(id).is_some() {
             return Ok(true);
         }
         let image = image(id, file)?;
@@ -135,7 +172,7 @@ impl UpperStore for ImageUppers {
             Err(Errno::EXIST) => return Err(RootsError::UpperExists { id: id.to_owned() }),
             Err(error) => return Err(at("make", &file)(error.into())),
         }
-        self.kept().insert(id.to_owned(), fresh.mount);
+        self.room.keep(id, fresh.mount);
         kiln_failpoint::pass("upper.created");
         Ok(())
     }
@@ -158,18 +195,43 @@ impl UpperStore for ImageUppers {
     }
 
     fn open(&self, id: &str) -> Result<OwnedFd, RootsError> {
-        let mount = self.mount(id)?;
+        let mount = self.sound_mount(id)?;
+        room::open_reserve(&mount);
         let file = self.file(id)?;
         let kept = mount.try_clone().map_err(at("use the disk", &file))?;
-        self.kept().insert(id.to_owned(), kept);
+        self.room.keep(id, kept);
         Ok(mount)
+    }
+
+    fn adopt(&self, ids: &[String]) -> Result<(), RootsError> {
+        let devices = device::all().map_err(|failure| failure.with("of sandboxes that run"))?;
+        let adopt = |id: &String| {
+            let file = self.file(id)?;
+            let found = match fs::symlink_metadata(&file) {
+                Ok(found) => found,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+                Err(source) => return Err(at("look at", &file)(source)),
+            };
+            if let Some(device) = devices.get(&(found.dev(), found.ino())) {
+                let mount = mount::mount(device);
+                let named = |failure: Failure| failure.with(file.display().to_string());
+                self.room.keep(id, mount.map_err(named)?);
+            }
+            Ok(())
+        };
+        ids.iter().map(adopt).fold(Ok(()), Result::and)
     }
 
     fn rest(&self, id: &str) -> Result<(), RootsError> {
         check_id(id)?;
-        let kept = self.kept().remove(id);
+        let kept = self.room.take(id);
         // Without the map's lock: this can be the end of the file system, which then writes all it has.
-        drop(kept);
+        if let Some(mount) = kept {
+            let file = self.file(id)?;
+            mount::sync(&mount)
+                .and_then(|()| room::give_back(&mount))
+                .map_err(|failure| self.full_or(failure).with(file.display().to_string()))?;
+        }
         Ok(())
     }
 
@@ -184,7 +246,7 @@ impl UpperStore for ImageUppers {
 
     fn remove(&self, id: &str) -> Result<bool, RootsError> {
         let file = self.file(id)?;
-        let kept = self.kept().remove(id);
+        let kept = self.room.take(id);
         if let Some(mount) = &kept {
             // Otherwise the end of the file system would first write all that is to be thrown away.
             // That only takes longer, so a kernel that cannot does no harm.

@@ -4,6 +4,7 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 use kiln_metadata::SandboxRecord;
+use kiln_types::SandboxId;
 use kiln_types::api::SandboxStatus;
 
 use super::create::runtime_error;
@@ -41,6 +42,7 @@ impl Sandboxes {
         }
         kiln_failpoint::pass("start.adopted");
         let adopted = alive.len();
+        self.adopt_uppers(&alive).await?;
         self.parts.runtime.sweep(&alive).await.map_err(|error| runtime_error(&error))?;
         let removed = self.remove_unowned_uppers(owned).await?;
         kiln_failpoint::pass("start.reconciled");
@@ -100,6 +102,21 @@ impl Sandboxes {
         let runtime = &self.parts.runtime;
         let running = runtime.adopt(spec.clone()).await.map_err(|error| runtime_error(&error))?;
         Ok(running.map(|running| Live::new(running, process, runtime, spec)))
+    }
+
+    /// Takes charge of the disks of what runs.
+    async fn adopt_uppers(&self, alive: &[SandboxId]) -> Result<(), ApiError> {
+        let uppers = Arc::clone(self.parts.roots.uppers());
+        let ids: Vec<String> = alive.iter().map(SandboxId::to_string).collect();
+        match tokio::task::spawn_blocking(move || uppers.adopt(&ids)).await {
+            Ok(Ok(())) => {}
+            // They work as they are; only the room that they take is not looked after.
+            Ok(Err(error)) => {
+                tracing::warn!(error = &error as &dyn std::error::Error, "could not adopt a disk");
+            }
+            Err(error) => return Err(ApiError::of(kiln_types::ErrorCode::Internal, &error)),
+        }
+        Ok(())
     }
 
     async fn remove_unowned_uppers(&self, owned: HashSet<String>) -> Result<usize, ApiError> {

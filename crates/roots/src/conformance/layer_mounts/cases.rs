@@ -41,6 +41,7 @@ pub fn all(dir: &Path) -> Vec<Case> {
         ("device nodes", 2, &[devices]),
         ("implied directories", 6, &[implied_base, implied_top]),
         ("below a symlink", 5, &[linked_base, linked_top]),
+        ("below a symlink of the same layer", 12, &[merged_base, merged_top]),
         ("links into lower layers", 5, &[links_base, links_top]),
         ("whiteouts and opaque directories", 12, &[hidden_base, hidden_middle, hidden_top]),
     ];
@@ -333,6 +334,29 @@ fn linked_top(layer: &mut Layer) {
     layer.file("lib/second", b"2");
     layer.file("lib/.wh.first", b"");
     layer.file("outside/stays-inside", b"3");
+}
+
+/// Symlinks that are there when the entries below them come.
+fn merged_base(layer: &mut Layer) {
+    layer.directory("usr", 0o755);
+    layer.put_as(EntryType::Directory, "usr/lib", 0o751, (1, 2), 33, &[]);
+    layer.symlink("lib", "usr/lib");
+    layer.symlink("lib64", "/../lib");
+    layer.file("lib/first", b"1");
+    layer.file("lib64/second", b"2");
+    layer.hardlink("usr/second-too", "lib64/second");
+    layer.symlink("changes", "usr");
+    layer.file("changes/before", b"3");
+    layer.symlink("changes", "made/by nobody");
+    layer.file("changes/after", b"4");
+}
+
+fn merged_top(layer: &mut Layer) {
+    layer.symlink("own", "lib64/deep/er");
+    layer.file("own/third", b"5");
+    layer.hardlink("own/first-too", "lib/first");
+    layer.symlink("beside", "usr");
+    layer.file("beside/.wh.before", b"");
 }
 
 fn links_base(layer: &mut Layer) {

@@ -4,6 +4,7 @@
 //! image's open file is locked before a device gets it. The device holds that very open file until it
 //! is cleared, whatever becomes of this process, and so it holds the lock.
 
+use std::collections::HashMap;
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd as _, OwnedFd};
@@ -77,13 +78,16 @@ fn attach(image: &OwnedFd) -> Result<OwnedFd, Failure> {
     }
 }
 
-/// Around the page cache of the host, where its file system allows that: what the sandbox's own has
-/// need not be there twice.
+/// Without direct I/O a loop device says of a write that it was done when the host's disk had room for
+/// only the first part of it, and what the sandbox has would be twice in memory.
 fn configure(device: &OwnedFd, image: &OwnedFd) -> io::Result<()> {
-    match sys::loop_configure(device.as_fd(), image.as_fd(), BLOCK, true) {
-        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
-            sys::loop_configure(device.as_fd(), image.as_fd(), BLOCK, false)
-        }
+    let no_direct = || {
+        let problem = "the file system of the data directory takes no direct I/O";
+        io::Error::new(io::ErrorKind::Unsupported, problem)
+    };
+    match sys::loop_configure(device.as_fd(), image.as_fd(), BLOCK) {
+        Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Err(no_direct()),
+        Ok(()) if !sys::loop_backing(device.as_fd())?.direct => Err(no_direct()),
         other => other,
     }
 }
@@ -91,6 +95,13 @@ fn configure(device: &OwnedFd, image: &OwnedFd) -> io::Result<()> {
 /// The loop device that has the image, if one has.
 fn find(image: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
     let wanted = fstat(image).map_err(Failure::of("fstat"))?;
+    Ok(all()?.remove(&(wanted.st_dev, wanted.st_ino)))
+}
+
+/// The loop devices in use, by the device and inode numbers of their files. As long as one is open here
+/// it is not cleared; what is said of it then stays true.
+pub(super) fn all() -> Result<HashMap<(u64, u64), OwnedFd>, Failure> {
+    let mut found = HashMap::new();
     for entry in fs::read_dir("/sys/block").map_err(Failure::of("read(/sys/block)"))? {
         let entry = entry.map_err(Failure::of("read(/sys/block)"))?;
         let name = entry.file_name();
@@ -100,15 +111,13 @@ fn find(image: &OwnedFd) -> Result<Option<OwnedFd>, Failure> {
         if !entry.path().join("loop").is_dir() {
             continue;
         }
-        // As long as it is open here it is not cleared; the answer then stays true.
-        let Ok(device) = open(number, OFlags::RDONLY) else { continue };
-        if sys::loop_backing(device.as_fd())
-            .is_ok_and(|file| file == (wanted.st_dev, wanted.st_ino))
+        if let Ok(device) = open(number, OFlags::RDONLY)
+            && let Ok(backing) = sys::loop_backing(device.as_fd())
         {
-            return Ok(Some(device));
+            found.insert(backing.file, device);
         }
     }
-    Ok(None)
+    Ok(found)
 }
 
 fn open(number: u32, access: OFlags) -> io::Result<OwnedFd> {

@@ -14,6 +14,7 @@ use rustix::fs::{
 };
 use rustix::io::Errno;
 
+use super::extents::{self, Extent};
 use super::failure::Failure;
 use super::program::{self, Program};
 use super::{device, mount};
@@ -25,8 +26,8 @@ const FEATURES: &str = "none,has_journal,ext_attr,dir_index,filetype,extent,64bi
 /// The parts that the kernel can do later, or never since holes read as zeros.
 const EXTENDED: &str = "nodiscard,lazy_itable_init=1,lazy_journal_init=1,root_owner=0:0,\
     packed_meta_blocks=1";
-/// From this size on the journal has 8 MiB, below it half of that, the least possible.
-const LARGE: u64 = 128 << 20;
+/// The size of the journal in MiB: the least possible. Each image has these blocks for good.
+const JOURNAL: &str = "size=4";
 /// A disk of the largest size takes half a second on a quiet host.
 const DEADLINE: Duration = Duration::from_mins(1);
 
@@ -36,6 +37,8 @@ pub(super) struct Template {
     size: u64,
     /// All that is not zero, by its place.
     parts: Vec<(u64, Vec<u8>)>,
+    /// What an image has room for on the host from the start.
+    fixed: Vec<Extent>,
 }
 
 impl Template {
@@ -45,7 +48,7 @@ impl Template {
         let named = |failure: Failure| failure.with(format!("of {} MiB", size >> 20));
         let file = unnamed(dir).map_err(named)?;
         file.set_len(size).map_err(Failure::of("ftruncate")).map_err(named)?;
-        if let Err(error) = format(&file, size) {
+        if let Err(error) = format(&file) {
             let failure = no_room(&file, size).map(Failure::of("mke2fs"));
             return Err(failure.map_or(error, named));
         }
@@ -57,13 +60,19 @@ impl Template {
         };
         furnished.map_err(named)?;
         let parts = parts(&file).map_err(Failure::of("read")).map_err(named)?;
-        Ok(Self { size, parts })
+        let fixed = extents::fixed(&file).map_err(Failure::of("read")).map_err(named)?;
+        Ok(Self { size, parts, fixed })
     }
 
     /// A new image, as a file in `dir` that has no name yet. Its blocks are on the disk.
     pub(super) fn image(&self, dir: &Path) -> Result<OwnedFd, Failure> {
         let file = unnamed(dir)?;
         file.set_len(self.size).map_err(Failure::of("ftruncate"))?;
+        // On a full host the journal still takes what was done, and gives it back at the next mount.
+        for Extent { place, length } in &self.fixed {
+            fallocate(&file, FallocateFlags::empty(), *place, *length)
+                .map_err(Failure::of("fallocate"))?;
+        }
         for (place, bytes) in &self.parts {
             file.write_all_at(bytes, *place).map_err(Failure::of("write"))?;
         }
@@ -81,10 +90,9 @@ fn unnamed(dir: &Path) -> Result<File, Failure> {
     Ok(File::from(file))
 }
 
-fn format(file: &File, size: u64) -> Result<(), RootsError> {
+fn format(file: &File) -> Result<(), RootsError> {
     let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     let inode_ratio = UpperLimits::BYTES_PER_INODE.to_string();
-    let journal = if size < LARGE { "size=4" } else { "size=8" };
     let mke2fs = Program {
         name: "mke2fs",
         package: "e2fsprogs",
@@ -102,7 +110,7 @@ fn format(file: &File, size: u64) -> Result<(), RootsError> {
             "-O",
             FEATURES,
             "-J",
-            journal,
+            JOURNAL,
             "-E",
             EXTENDED,
             &path,
