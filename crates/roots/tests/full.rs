@@ -192,7 +192,7 @@ fn a_scarce_host_is_a_full_disk_inside() {
     let changes = uppers.path("x").unwrap();
     let write = |name: &str| {
         let mut file = File::create(changes.join(name))?;
-        file.write_all(&vec![1; 256 << 10])?;
+        file.write_all(&vec![1; 1 << 20])?;
         file.sync_all()
     };
     write("before").unwrap();
@@ -212,7 +212,7 @@ fn a_scarce_host_is_a_full_disk_inside() {
         assert!(Instant::now() < deadline, "it stays full");
     }
     for name in ["before", "after"] {
-        assert_eq!(fs::read(changes.join(name)).unwrap(), vec![1; 256 << 10]);
+        assert_eq!(fs::read(changes.join(name)).unwrap(), vec![1; 1 << 20]);
     }
     drop(changes);
     assert!(uppers.remove("x").unwrap());

@@ -31,6 +31,8 @@ const HASTE: Duration = Duration::from_millis(100);
 const EXCESS: u64 = 32 << 20;
 /// The same where the host has little room.
 const LITTLE: u64 = 1 << 20;
+/// So many blocks are never made the reserve: what a start needs, and more.
+const SPARE: u64 = 64;
 /// An image is not trimmed more often.
 const PAUSE: Duration = Duration::from_secs(5);
 
@@ -117,8 +119,7 @@ struct Kept {
 /// Lets the file system have all that is free in it until somebody looks: overlayfs makes directories
 /// before it can be used, also where a sandbox has filled its disk.
 pub(super) fn open_reserve(mount: &OwnedFd) {
-    const ENOUGH: u64 = 256;
-    if fstatvfs(mount).is_ok_and(|found| found.f_bavail < ENOUGH) {
+    if fstatvfs(mount).is_ok_and(|found| found.f_bavail < SPARE) {
         let _overlayfs_will_say = reserve(mount, 0);
     }
 }
@@ -163,8 +164,8 @@ impl Shared {
                     // As few as the kernel does by itself: a 50th, and no more than 4096
                     // (`ext4_set_resv_clusters`).
                     let few = (found.f_blocks / 50).min(4096);
-                    let blocks = if scarce { found.f_blocks } else { few };
-                    let said = reserve(&kept.mount, blocks);
+                    let most = found.f_bfree.saturating_sub(SPARE);
+                    let said = reserve(&kept.mount, if scarce { most } else { few.min(most) });
                     kept.closed = said.is_ok().then_some(scarce);
                 }
                 let rested = kept.trimmed.is_none_or(|last| last.elapsed() >= PAUSE);
