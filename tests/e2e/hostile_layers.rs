@@ -9,6 +9,7 @@ mod attributes;
 mod canary;
 mod links;
 mod names;
+mod same_layer;
 mod types;
 mod whiteouts;
 

@@ -63,7 +63,7 @@ fn announced(size: u64) -> Vec<u8> {
 
 type Bomb = (&'static str, fn() -> Box<dyn Read>, &'static str);
 
-const BOMBS: [Bomb; 13] = [
+const BOMBS: [Bomb; 16] = [
     (
         "gzip",
         || {
@@ -164,6 +164,38 @@ const BOMBS: [Bomb; 13] = [
             Box::new(Cursor::new(Archive::new().file(path, "").end()))
         },
         "`depth`",
+    ),
+    (
+        "symlinks to ever new directories",
+        || {
+            Box::new(Endless::new(|number| {
+                let target = format!("{number}/{}", "d/".repeat(200));
+                Archive::new().symlink("s", target).file("s/f", "").unfinished()
+            }))
+        },
+        "`entries`",
+    ),
+    (
+        "a long way through a symlink, again and again",
+        || {
+            Box::new(Endless::new(|number| {
+                let start = Archive::new().dir("d/").symlink("s", "d/../".repeat(800));
+                let start = if number == 0 { start } else { Archive::new() };
+                start.file(format!("s/{number}"), "").unfinished()
+            }))
+        },
+        "more than 20000000 steps",
+    ),
+    (
+        "symlinks out of ever new directories",
+        || {
+            Box::new(Endless::new(|number| {
+                let names: Vec<String> = (0..300).map(|at| format!("{number}-{at}/..")).collect();
+                let target = names.join("/");
+                Archive::new().symlink("s", target).file("s/f", "").unfinished()
+            }))
+        },
+        "too many directories that no entry describes",
     ),
     (
         "a file of endless zeros",

@@ -204,6 +204,14 @@ pub enum EntryProblem {
     /// The entry lies below something that is not a directory in the same layer.
     #[error("`{0}` is not a directory in this layer")]
     BelowNonDirectory(String),
+    /// The entry, or the target of a hardlink, lies below a symlink of the same layer that cannot be followed.
+    #[error("`{link}` is a symlink that cannot be followed: {problem}")]
+    Symlink {
+        /// The first symlink on the way.
+        link: String,
+        /// Why.
+        problem: String,
+    },
     /// A link that cannot be made.
     #[error("the link target `{target}` {problem}")]
     Link {

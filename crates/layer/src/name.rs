@@ -5,6 +5,16 @@ use std::fmt::{self, Write as _};
 /// Longest name that Linux file systems and the index can hold.
 pub(crate) const NAME_MAX: usize = 255;
 
+/// As many symlinks as Linux follows for one path.
+pub(crate) const MAX_SYMLINKS: usize = 40;
+
+/// Steps on the ways through symlinks of one layer: names that are looked up on them.
+pub(crate) const MAX_STEPS: u64 = 20_000_000;
+
+/// Directories that are made for one layer because symlinks lead to them. One symlink may ask for two
+/// thousand, so the number of entries bounds nothing.
+pub(crate) const MAX_MADE: usize = 100_000;
+
 /// Bytes that are shown with everything escaped that a terminal or a log could trip over.
 pub(crate) struct Printable<'a>(pub(crate) &'a [u8]);
 

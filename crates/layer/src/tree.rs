@@ -1,11 +1,12 @@
 //! What one layer says about a file tree, free of everything that only matters to the archive.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::attributes::Attributes;
 
 mod apply;
+mod follow;
 mod whiteout;
 mod xattrs;
 
@@ -20,7 +21,13 @@ pub struct LayerTree {
     pub(crate) dropped: Vec<Dropped>,
     pub(crate) dropped_count: u64,
     pub(crate) entries: u64,
+    /// Paths that a symlink of this layer leads out of by `..` and that no entry described at that point:
+    /// they may not be symlinks in the layers below.
+    pub(crate) left: BTreeSet<Vec<u8>>,
 }
+
+/// Trees are walked by recursion; this many levels fit any stack.
+const DEPTH_MAX: usize = 2048;
 
 /// How much of what was dropped is remembered one by one.
 const DROPPED_LISTED: usize = 1000;
@@ -40,7 +47,7 @@ impl LayerTree {
     /// If so, the index belongs to the *chain* (key it by chainID); if not, to the layer (diffID).
     pub fn needs_parents(&self) -> bool {
         // An opaque root has to name what it hides; see `Planner::settle_root`.
-        self.root.opaque || self.root.needs_parents(false)
+        self.root.opaque || !self.left.is_empty() || self.root.needs_parents(false)
     }
 
     /// What was left out of the tree although the archive holds it: the first thousand of

@@ -76,11 +76,6 @@ fn heavy_whiteouts_hide_only_what_the_image_has() {
                 "test -e /etc/passwd || echo gone; test -L /l && echo link",
                 "gone\nlink",
             ),
-            refused(
-                "through a symlink of the same layer",
-                vec![a().symlink("l", host).file("l/.wh.secret", "").end()],
-                &["`l/.wh.secret`", "`l` is not a directory in this layer"],
-            ),
             shows(
                 "opaque root",
                 vec![

@@ -7,7 +7,14 @@ use crate::repair::tar_headers;
 /// An archive that every tool should read the same way.
 pub(super) fn legal(random: &mut Random) -> Vec<u8> {
     let dialect = *random.pick(&[Magic::Ustar, Magic::Ustar, Magic::Gnu, Magic::V7]);
-    let mut state = State { archive: Archive::new(), dialect, taken: vec![], files: vec![] };
+    let mut state = State {
+        archive: Archive::new(),
+        dialect,
+        taken: vec![],
+        files: vec![],
+        below: vec![],
+        fresh: 0,
+    };
     if random.one_in(3) {
         state.dir(random, b"./".to_vec());
     }
@@ -32,11 +39,19 @@ struct State {
     /// Names that are taken, and whether they are directories.
     taken: Vec<(Vec<u8>, bool)>,
     files: Vec<Vec<u8>>,
+    /// Symlinks that lead to directories, and directories that were made through them.
+    below: Vec<Vec<u8>>,
+    /// Numbers of names that nothing else has.
+    fresh: usize,
 }
 
 impl State {
     fn entry(&mut self, random: &mut Random) {
-        let name = self.name(random);
+        if random.one_in(8) {
+            return self.way(random);
+        }
+        let through = !self.below.is_empty() && random.one_in(3);
+        let name = if through { self.below(random) } else { self.name(random) };
         let old = self.taken.iter().find(|(taken, _)| *taken == name).map(|(_, dir)| *dir);
         let kind = match old {
             // What replaces a directory is a case of its own.
@@ -116,6 +131,40 @@ impl State {
         }
     }
 
+    /// A name below a symlink, which nothing else has.
+    fn below(&mut self, random: &mut Random) -> Vec<u8> {
+        self.fresh += 1;
+        let base = random.pick(&self.below).clone();
+        [base, format!("/v{}", self.fresh).into_bytes()].concat()
+    }
+
+    /// A symlink for entries to go through.
+    fn way(&mut self, random: &mut Random) {
+        self.fresh += 1;
+        let name = if self.below.is_empty() || random.one_in(2) {
+            format!("way{}", self.fresh).into_bytes()
+        } else {
+            self.below(random)
+        };
+        let directories = self.taken.iter().filter(|(_, dir)| *dir).map(|(name, _)| name);
+        let described: Vec<Vec<u8>> = directories.chain(&self.below).cloned().collect();
+        let target = match random.below(8) {
+            0 => format!("nowhere{}/deeper", self.fresh).into_bytes(),
+            1 => (*random.pick::<&[u8]>(&[b".", b"./", b"/", b"..", b"/../..", b"../../x/.."]))
+                .to_vec(),
+            2 | 3 if !described.is_empty() => [b"/", &random.pick(&described)[..]].concat(),
+            _ if !described.is_empty() && !name.contains(&b'/') => random.pick(&described).clone(),
+            _ => b".".to_vec(),
+        };
+        if target.len() > 100 {
+            return;
+        }
+        let header = self.header(random, b'2', &name).link(&target);
+        self.put(random, header, &name, b"", &[]);
+        self.taken.push((name.clone(), false));
+        self.below.push(name);
+    }
+
     fn dir(&mut self, random: &mut Random, name: Vec<u8>) {
         let slash: &[u8] = if name.ends_with(b"/") || random.one_in(4) && self.dialect != Magic::V7
         {
@@ -132,6 +181,9 @@ impl State {
         let header = self.header(random, typeflag, &spelled);
         self.put(random, header, &spelled, b"", &[]);
         self.files.retain(|file| *file != name);
+        if self.below.iter().any(|way| name.starts_with(&[&way[..], b"/"].concat())) {
+            self.below.push(name.clone());
+        }
         self.taken.push((name, true));
     }
 

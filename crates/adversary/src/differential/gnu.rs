@@ -41,7 +41,8 @@ fn remove(directory: &Path) {
     fs::remove_dir_all(directory).expect("what was extracted can be removed");
 }
 
-fn list(directory: &Path) -> Listing {
+/// Everything below `directory`, as the kernel says.
+pub(super) fn list(directory: &Path) -> Listing {
     let mut listing = Listing::new();
     let mut first: BTreeMap<u64, Vec<u8>> = BTreeMap::new();
     let mut open = vec![(Vec::new(), directory.to_owned())];

@@ -108,6 +108,7 @@ fn refusal(error: LayerError) -> (&'static str, String) {
             EntryProblem::ParentComponent => "dot-dot",
             EntryProblem::Path(_) => "path",
             EntryProblem::BelowNonDirectory(_) => "below a non-directory",
+            EntryProblem::Symlink { .. } => "below a symlink",
             EntryProblem::Link { .. } => "link",
             EntryProblem::Xattr { .. } => "xattr",
             EntryProblem::Whiteout => "whiteout",

@@ -59,7 +59,6 @@ pub(super) const STRICTER: &[Stricter] = &[
     ),
     stricter("path", Tool::Python, "a file may end in a slash"),
     stricter("link", Tool::Python, "the target of a symlink may be empty"),
-    stricter("below a non-directory", Tool::Gnu, "symlinks are followed"),
 ];
 
 /// Why GNU tar makes something else of an archive with this feature, if it does.
@@ -71,6 +70,10 @@ pub(super) fn gnu_differs(feature: &str) -> Option<&'static str> {
         "symlink that leads out replaced" => {
             Some("it makes such symlinks at the end, and stumbles over what took their place")
         }
+        "below a symlink that leads out" => {
+            Some("it makes such symlinks at the end, so that nothing can lie below them before")
+        }
+        "below a symlink to nothing" => Some("it makes no directory where a symlink leads"),
         "character device 0:0" => Some("it makes the device; here it is dropped"),
         _ => None,
     }
@@ -98,7 +101,7 @@ const REPLACED_LINK: &str =
 /// Why Python makes something else of an archive with this feature, if it does.
 pub(super) fn python_differs(feature: &str) -> Option<&'static str> {
     match feature {
-        "prefix in a header of the seventh edition" => Some("it reads the field in every header"),
+        "prefix in a header that is not of POSIX" => Some("it reads the field in every header"),
         "slash in a name that an extended header replaces" => {
             Some("it takes the entry for a directory before it knows the name")
         }

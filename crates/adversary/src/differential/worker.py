@@ -32,14 +32,49 @@ def directory(implied):
     return {"kind": "d", "children": {}, "implied": implied}
 
 
+def resolve(root, parts, features):
+    """Where a directory is: symlinks are followed within the root, what is not there is a directory."""
+    way = [(b"", root)]
+    todo = [(part, False) for part in parts]
+    followed = 0
+    while todo:
+        part, of_symlink = todo.pop(0)
+        if part == b"..":
+            if len(way) > 1:
+                way.pop()
+            continue
+        at = way[-1][1]
+        child = at["children"].get(part) if at is not None else None
+        if child is None:
+            if of_symlink:
+                features.add("below a symlink to nothing")
+                if len(part) > 255 or part.startswith(b".wh."):
+                    raise Refused("no name")
+            way.append((part, None))
+        elif child["kind"] == "d":
+            way.append((part, child))
+        elif child["kind"] == "l":
+            followed += 1
+            if followed > 40:
+                raise Refused("loop")
+            target = bytes.fromhex(child["target"])
+            names = [name for name in target.split(b"/") if name not in (b"", b".")]
+            if target.startswith(b"/") or b".." in names:
+                features.add("below a symlink that leads out")
+            if target.startswith(b"/"):
+                del way[1:]
+            todo[:0] = [(name, True) for name in names]
+        else:
+            raise Refused("below")
+    return [name for name, _ in way[1:]]
+
+
 def walk(root, parts):
     at = root
     for part in parts:
         child = at["children"].get(part)
         if child is None:
             child = at["children"][part] = directory(True)
-        if child["kind"] != "d":
-            raise Refused("below")
         at = child
     return at
 
@@ -47,8 +82,6 @@ def walk(root, parts):
 def find(root, parts):
     at = root
     for part in parts:
-        if at["kind"] != "d":
-            raise Refused("below")
         at = at["children"].get(part)
         if at is None:
             raise Refused("no target")
@@ -76,8 +109,8 @@ def peculiarities(archive, member):
     archive.fileobj.seek(member.offset_data - 512)
     header = archive.fileobj.read(512)
     archive.fileobj.seek(at)
-    if header[257:262] != b"ustar" and header[345:500].strip(b"\0"):
-        yield "prefix in a header of the seventh edition"
+    if header[257:263] != b"ustar\0" and header[345:500].strip(b"\0"):
+        yield "prefix in a header that is not of POSIX"
     if header[156:157] == b"\0" and member.isdir() and member.offset != member.offset_data - 512:
         yield "slash in a name that an extended header replaces"
 
@@ -106,6 +139,7 @@ def read(path):
                     raise Refused("root")
                 root.update(attributes(member), implied=False)
                 continue
+            parts = resolve(root, parts[:-1], features) + parts[-1:]
             parent = walk(root, parts[:-1])
             old = parent["children"].get(parts[-1])
             if old is not None and old["kind"] == "d" and not is_directory:
@@ -119,6 +153,8 @@ def read(path):
                 new.update(attributes(member), implied=False)
             elif member.islnk():
                 target = parts_of(member.linkname)
+                if target:
+                    target = resolve(root, target[:-1], features) + target[-1:]
                 if target == parts:
                     raise Refused("itself")
                 new = find(root, target)

@@ -77,6 +77,24 @@ pub(super) fn tars() -> Seeds {
         .file("a/.wh..wh..opq", "")
         .file("a/.wh.f", "")
         .end();
+    let through = a()
+        .symlink("s", "d/e")
+        .file("s/f", "1")
+        .symlink("s/up", "../../../x")
+        .file("d/e/up/g", "2")
+        .symlink("t", "/s/up/..")
+        .hardlink("t/h", "s/f")
+        .file("s/.wh.gone", "")
+        .file("t/.wh..wh..opq", "")
+        .symlink("out", "a/../abs/../d")
+        .file("out/i", "3")
+        .symlink("s", "x")
+        .file("s/j", "4")
+        .dir("s/")
+        .file("s/k", "5")
+        .symlink("r", "r2")
+        .symlink("r2", "r")
+        .end();
     let sparse = a()
         .pax(&[("GNU.sparse.major", "1"), ("GNU.sparse.minor", "0")])
         .file("s", "")
@@ -93,6 +111,7 @@ pub(super) fn tars() -> Seeds {
         ("old", old),
         ("changes", changes),
         ("below", below),
+        ("through", through),
         ("sparse", sparse),
         ("gzip", gzip),
         ("zstd", zstd),

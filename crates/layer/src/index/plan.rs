@@ -119,6 +119,7 @@ pub(crate) fn plan<'t>(
     planner.merge(0, &tree.root)?;
     planner.settle_moves()?;
     planner.settle_links()?;
+    planner.check_left()?;
     planner.settle_root()?;
     Ok(planner.plan)
 }

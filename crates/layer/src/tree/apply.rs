@@ -1,18 +1,19 @@
 //! Archive members → tree, in the order of the archive: of two members with one path the later wins.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
+use super::follow::Effort;
 use super::whiteout::{Meaning, meaning};
 use super::xattrs;
-use super::{Child, DROPPED_LISTED, Directory, Dropped, Inode, InodeKind, LayerTree, What};
+use super::{
+    Child, DEPTH_MAX, DROPPED_LISTED, Directory, Dropped, Inode, InodeKind, LayerTree, What,
+};
 use crate::attributes::{Attributes, Xattr};
 use crate::error::{EntryProblem, LayerError};
 use crate::limits::Limits;
 use crate::name::{NAME_MAX, Printable, components, join};
 use crate::tar::{Member, MemberKind};
-
-/// Trees are walked by recursion; this many levels fit any stack.
-const DEPTH_MAX: usize = 2048;
 
 /// Builds a [`LayerTree`].
 pub(crate) struct Applier<'l> {
@@ -21,6 +22,8 @@ pub(crate) struct Applier<'l> {
     /// Directories that were made because something lies below them.
     implied: u64,
     metadata_bytes: u64,
+    /// For following symlinks.
+    effort: Effort,
 }
 
 impl<'l> Applier<'l> {
@@ -31,8 +34,9 @@ impl<'l> Applier<'l> {
             dropped: Vec::new(),
             dropped_count: 0,
             entries: 0,
+            left: BTreeSet::new(),
         };
-        Self { limits, tree, implied: 0, metadata_bytes: 0 }
+        Self { limits, tree, implied: 0, metadata_bytes: 0, effort: Effort::default() }
     }
 
     pub(crate) fn finish(self) -> LayerTree {
@@ -72,22 +76,43 @@ impl<'l> Applier<'l> {
         if let Some(part) = parents.iter().find(|part| meaning(part) != Meaning::Entry) {
             return Err(fail(EntryProblem::BelowNonDirectory(Printable(part).to_string())));
         }
+        if meaning(name) == Meaning::Nonsense {
+            return Err(fail(EntryProblem::Whiteout));
+        }
+        let followed = self.tree.follow(parents, &mut self.effort, self.limits).map_err(fail)?;
+        let Some(followed) = followed else {
+            return self.apply_at(member, data_offset, name, parents).map_err(fail);
+        };
+        let parents: Vec<&[u8]> = followed.path.iter().map(|part| &**part).collect();
+        let implied = self.implied;
+        self.apply_at(member, data_offset, name, &parents).map_err(fail)?;
+        self.effort.made(self.implied - implied, &followed.link).map_err(fail)
+    }
+
+    /// `parents`: without symlinks of this layer.
+    fn apply_at(
+        &mut self,
+        member: &Member,
+        data_offset: u64,
+        name: &[u8],
+        parents: &[&[u8]],
+    ) -> Result<(), EntryProblem> {
         let seq = self.tree.entries;
         match meaning(name) {
-            Meaning::Nonsense => Err(fail(EntryProblem::Whiteout)),
+            Meaning::Nonsense => Err(EntryProblem::Whiteout),
             Meaning::AufsMetadata => Ok(()),
             Meaning::Opaque => {
-                self.directory(parents, seq).map_err(fail)?.opaque = true;
+                self.directory(parents, seq)?.opaque = true;
                 Ok(())
             }
             Meaning::Whiteout(hidden) => {
-                let directory = self.directory(parents, seq).map_err(fail)?;
+                let directory = self.directory(parents, seq)?;
                 let child = directory.children.entry(hidden.into()).or_insert_with(Child::empty);
                 child.hides_lower = true;
                 child.seq = child.seq.max(seq);
                 Ok(())
             }
-            Meaning::Entry => self.apply_entry(member, data_offset, name, parents).map_err(fail),
+            Meaning::Entry => self.apply_entry(member, data_offset, name, parents),
         }
     }
 
@@ -146,7 +171,9 @@ impl<'l> Applier<'l> {
                     Some(What::Directory(directory)) => {
                         Box::new(Directory { attributes: Some(attributes), ..*directory })
                     }
-                    _ => {
+                    replaced => {
+                        // What was replaced had hidden what the layers below have there.
+                        child.hides_lower |= replaced.is_some();
                         Box::new(Directory { attributes: Some(attributes), ..Directory::default() })
                     }
                 };
@@ -154,7 +181,7 @@ impl<'l> Applier<'l> {
                 return Ok(());
             }
             MemberKind::Hardlink(target) => {
-                let what = self.link(&member.path, target)?;
+                let what = self.link(&[parents, &[name]].concat(), &member.path, target)?;
                 self.child(parents, name, seq)?.what = Some(what);
                 return Ok(());
             }
@@ -197,8 +224,8 @@ impl<'l> Applier<'l> {
         Ok(target.to_vec())
     }
 
-    /// What a hardlink to `target` stands for.
-    fn link(&self, path: &[u8], target: &[u8]) -> Result<What, EntryProblem> {
+    /// What a hardlink to `target` stands for. `at` is where the link itself goes, `path` how it is spelled.
+    fn link(&mut self, at: &[&[u8]], path: &[u8], target: &[u8]) -> Result<What, EntryProblem> {
         let spelled = Printable(target).to_string();
         let fail = |problem| EntryProblem::Link { target: spelled.clone(), problem };
         let parts = self.checked_path(target).map_err(|problem| match problem {
@@ -214,6 +241,21 @@ impl<'l> Applier<'l> {
         }
         let own: Vec<&[u8]> = components(path).collect();
         if parts.starts_with(&own) {
+            return Err(fail("is the entry itself, or lies below it"));
+        }
+        let (name, parents) = parts.split_last().expect("the root is refused above");
+        let followed = self.tree.follow(parents, &mut self.effort, self.limits);
+        let followed = followed.map_err(|problem| match problem {
+            EntryProblem::BelowNonDirectory(_) => {
+                fail("lies below something that is not a directory")
+            }
+            other => other,
+        })?;
+        let parts: Vec<&[u8]> = match &followed {
+            Some(followed) => followed.path.iter().map(|part| &**part).chain([*name]).collect(),
+            None => parts,
+        };
+        if parts.starts_with(at) {
             return Err(fail("is the entry itself, or lies below it"));
         }
         match self.tree.root.find(&parts) {

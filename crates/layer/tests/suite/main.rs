@@ -12,4 +12,6 @@ mod properties;
 mod reading;
 mod refusals;
 mod snapshot;
+mod stacks;
+mod symlinks;
 mod uppers;

@@ -1,6 +1,6 @@
 //! Random archives with the tree that extracting them gives, worked out independently.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_types::Digest;
 use proptest::prelude::*;
@@ -88,6 +88,9 @@ pub(crate) fn ops() -> impl Strategy<Value = Vec<Op>> {
     prop::collection::vec(op(), 1..40)
 }
 
+/// The mark of a directory that hides what the layers below have in it.
+pub(crate) const OPAQUE: &[u8] = b"trusted.overlay.opaque";
+
 /// What is asked of an archive.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Flavor {
@@ -106,6 +109,8 @@ pub(crate) struct Model {
     inodes: usize,
     /// The inode of each non-directory.
     inode: BTreeMap<Vec<u8>, usize>,
+    /// Directories in the place of something else, which shows nothing of the layers below.
+    opaque: BTreeSet<Vec<u8>>,
 }
 
 impl Model {
@@ -117,6 +122,7 @@ impl Model {
             tree: Tree::new(),
             inodes: 0,
             inode: BTreeMap::new(),
+            opaque: BTreeSet::new(),
         };
         model.tree.insert(Vec::new(), implied());
         for op in ops {
@@ -143,6 +149,9 @@ impl Model {
                 node.first.clone_from(&first[inode]);
                 node.nlink = links[inode];
             } else {
+                if self.opaque.contains(path) {
+                    node.xattrs.insert(OPAQUE.to_vec(), b"y".to_vec());
+                }
                 node.first.clone_from(path);
                 let children =
                     directories.iter().filter(|dir| !dir.is_empty() && parent(dir) == &path[..]);
@@ -194,7 +203,12 @@ impl Model {
         for path in ancestors {
             self.tree.entry(path.to_vec()).or_insert_with(implied);
         }
-        if !matches!(op.content, Content::Dir) {
+        if matches!(op.content, Content::Dir) {
+            if self.inode.contains_key(&op.path) {
+                self.opaque.insert(op.path.clone());
+            }
+        } else {
+            self.opaque.retain(|path| !path.starts_with(&prefix));
             self.tree.retain(|path, _| !path.starts_with(&prefix));
             self.inode.retain(|path, _| !path.starts_with(&prefix));
         }

@@ -4,16 +4,11 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 
 use super::{LeafKind, Node, Planner};
+use crate::error::LayerError;
 use crate::index::lower::{LowerDirectory, LowerEntry};
 use crate::index::reader::EntryKind;
-use crate::name::{NAME_MAX, Printable};
+use crate::name::{MAX_STEPS, MAX_SYMLINKS, NAME_MAX, Printable, components, join};
 use crate::tree::{Meaning, meaning};
-
-/// As many symlinks as Linux follows for one path.
-const MAX_SYMLINKS: usize = 40;
-
-/// Steps on the ways through symlinks of one layer: names that are looked up below.
-const MAX_STEPS: u64 = 20_000_000;
 
 /// A directory on the way to a path.
 #[derive(Clone)]
@@ -60,7 +55,7 @@ impl<'t> Planner<'t, '_> {
             if path.starts_with(b"/") {
                 places.truncate(1);
             }
-            for part in crate::name::components(path).collect::<Vec<_>>().into_iter().rev() {
+            for part in components(path).collect::<Vec<_>>().into_iter().rev() {
                 todo.push_front(part.to_vec());
             }
         };
@@ -94,6 +89,28 @@ impl<'t> Planner<'t, '_> {
             }
         }
         Ok(places)
+    }
+
+    /// Whether `..` out of the paths that the layer's own symlinks leave that way leads where it seemed to lead
+    /// before the layers below were known.
+    pub(super) fn check_left(&mut self) -> Result<(), LayerError> {
+        for path in &self.tree.left {
+            let entry = || Printable(path).to_string();
+            let place = |problem| LayerError::Placement { entry: entry(), problem };
+            let mut parts: Vec<&[u8]> = components(path).collect();
+            let Some(name) = parts.pop() else { continue };
+            let root = self.places_of(0);
+            let places = self.resolve(root, &join(&parts)).map_err(place)?;
+            let parent = places.last().expect("the root is always there");
+            if let Step::Symlink(target) = self.step(parent, name).map_err(place)? {
+                return Err(place(format!(
+                    "a symlink of this layer leads through it and back by `..`, but it is a symlink \
+                     to `{}` itself",
+                    Printable(&target)
+                )));
+            }
+        }
+        Ok(())
     }
 
     fn step(&self, place: &Place<'t>, name: &[u8]) -> Result<Step<'t>, String> {

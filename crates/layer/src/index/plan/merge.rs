@@ -8,12 +8,8 @@ use super::{DevicePolicy, Leaf, LeafKind, Node, PlanChild, PlanDirectory, Planne
 use crate::error::LayerError;
 use crate::index::lower::{LowerDirectory, LowerEntry};
 use crate::index::reader::{EntryKind, IndexEntry};
-use crate::name::{Printable, join};
+use crate::name::{MAX_MADE, Printable, join};
 use crate::tree::{Child, Directory, Dropped, InodeKind, What};
-
-/// Directories that are made for one layer because symlinks lead to them. One symlink may ask for two
-/// thousand, so the number of entries bounds nothing.
-const MAX_MADE: usize = 100_000;
 
 /// An implied directory that is a symlink: its content belongs to the symlink's target.
 pub(super) struct Move<'t> {
@@ -37,10 +33,10 @@ impl<'t> Planner<'t, '_> {
         self.plan.directories[at].opaque |= source.opaque;
         for (name, child) in &source.children {
             match &child.what {
-                None => self.put(at, name, Node::Whiteout, child.seq),
+                None => self.put(at, name, Node::Whiteout, child.seq)?,
                 Some(What::Inode(inode)) => {
                     let node = self.node_of_inode(*inode, at, name);
-                    self.put(at, name, node, child.seq);
+                    self.put(at, name, node, child.seq)?;
                 }
                 Some(What::LowerLink(target)) => {
                     self.links.push(Link { directory: at, name, target, seq: child.seq });
@@ -154,7 +150,7 @@ impl<'t> Planner<'t, '_> {
                     LayerError::Placement { entry: self.path(directory, name), problem }
                 }
             })?;
-            self.put(directory, name, node, seq);
+            self.put(directory, name, node, seq)?;
         }
         Ok(())
     }
@@ -286,22 +282,59 @@ impl<'t> Planner<'t, '_> {
     }
 
     /// Adds a leaf or a whiteout. Names meet only where content was moved; then the later entry counts.
-    fn put(&mut self, at: usize, name: &'t [u8], node: Node, seq: u64) {
+    fn put(&mut self, at: usize, name: &'t [u8], node: Node, seq: u64) -> Result<(), LayerError> {
         let existing = self.plan.directories[at].children.get(name).copied();
-        let node = match (existing, node) {
+        match (existing, node) {
             (Some(PlanChild { node: Node::Directory(directory), .. }), Node::Whiteout) => {
                 self.hide_lower(directory);
-                return;
+                return Ok(());
             }
-            (Some(PlanChild { node: Node::Leaf(_), .. }), Node::Whiteout) => return,
-            (Some(PlanChild { node: Node::Leaf(_) | Node::Directory(_), seq: other }), _)
-                if other > seq =>
-            {
-                return;
+            (Some(PlanChild { node: Node::Directory(directory), .. }), Node::Leaf(_)) => {
+                if self.plan.directories[directory].described > Some(seq) {
+                    return Ok(());
+                }
+                if self.holds_later(directory, seq) {
+                    return Err(self.two_spellings(at, name));
+                }
             }
-            _ => node,
-        };
+            (Some(PlanChild { node: Node::Leaf(_), .. }), Node::Whiteout) => return Ok(()),
+            (Some(PlanChild { node: Node::Leaf(_), seq: other }), _) if other > seq => {
+                return Ok(());
+            }
+            _ => {}
+        }
         self.plan.directories[at].children.insert(Cow::Borrowed(name), PlanChild { node, seq });
+        Ok(())
+    }
+
+    /// Whether anything in `directory` comes from a later member of the archive than `seq`.
+    fn holds_later(&self, directory: usize, seq: u64) -> bool {
+        let mut open = vec![directory];
+        while let Some(directory) = open.pop() {
+            for child in self.plan.directories[directory].children.values() {
+                match child.node {
+                    Node::Directory(number) => open.push(number),
+                    Node::Leaf(_) | Node::Whiteout if child.seq > seq => return true,
+                    Node::Leaf(_) | Node::Whiteout => {}
+                }
+                if let Node::Directory(number) = child.node
+                    && self.plan.directories[number].described > Some(seq)
+                {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    fn two_spellings(&self, at: usize, name: &[u8]) -> LayerError {
+        LayerError::Placement {
+            entry: self.path(at, name),
+            problem:
+                "symlinks of the layers below make it one with another entry of this layer: it \
+                      is a directory and none; spell both the same way"
+                    .to_owned(),
+        }
     }
 
     fn hide_lower(&mut self, directory: usize) {
