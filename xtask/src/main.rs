@@ -8,6 +8,7 @@ mod demo;
 mod deps;
 mod differential;
 mod fuzz;
+mod help;
 mod load;
 mod openapi;
 mod packages;
@@ -23,34 +24,6 @@ use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 
-const HELP: &str = "\
-cargo xtask <task>
-
-  demo [--check]   from a template to a running sandbox, with a table of times; with --check
-                   every result is asserted and everything is removed at the end
-  test             everything that proves the project, from a clean checkout; ends with demo --check
-  ci               the checks and tests of `test`, without installing packages and without the demo
-  deps             the arrows between crates are those of docs/architecture.md
-  openapi          writes docs/openapi.json from the routes
-  fuzz [--seconds N] [TARGET…]
-                   fuzzes each target for N seconds (60) and prints a table; needs cargo-fuzz and a
-                   nightly compiler; --report writes the table of the last runs into docs/fuzzing.md
-  differential [--seed N] [--count N]
-                   the layer reader beside GNU tar and Python's tarfile, on N archives (20000)
-  bench [--quick] [--only ROW] [--runs N] [--name NAME] [--report] [--list]
-                   Kiln and its peers side by side (docs/benchmarks.md); samples go to
-                   bench/results/NAME.jsonl, --report writes their table into the document
-  schemathesis [--quick] [--seconds N] [--seed N]
-                   requests made from docs/openapi.json against a real daemon, for N seconds (600)
-  load [--quick] [--only burst|cycles|mixed] [--seed N]
-                   200 sandboxes at once, 10 000 cycles, 60 s of 16 clients: no error, no leak
-  fsck-matrix      a flipped byte in every block of everything that is stored, and every cut: found
-  gc-model         garbage collection beside 100 000 random operations (docs/integrity.md)
-  torture [--quick] [--seed N] [--points N] [--from N] [--only AREA] [--verbose]
-                   crashes and faults at seeded points, and what has to hold after each; docs/torture.md
-  rows             runs the tests that are named after requirement rows: row, tests, result
-";
-
 fn main() -> ExitCode {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
@@ -64,6 +37,10 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: &[&str]) -> Result<()> {
+    if let Some(part) = help::asked(arguments) {
+        print!("{part}");
+        return Ok(());
+    }
     match arguments {
         ["demo"] => demo::demo(false),
         ["demo", "--check"] => demo::demo(true),
@@ -87,7 +64,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["rows"] => rows::run(),
         ["torture", options @ ..] => torture::run(options),
         ["help" | "--help" | "-h"] | [] => {
-            eprint!("{HELP}");
+            eprint!("{}", help::ALL);
             Ok(())
         }
         other => bail!("`{}` is not a task; see `cargo xtask help`", other.join(" ")),

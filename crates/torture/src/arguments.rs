@@ -11,6 +11,21 @@ const FULL: u64 = 2000;
 /// A quick run.
 const QUICK: u64 = 200;
 
+/// What `--help` says.
+pub(crate) const HELP: &str = "\
+kiln-torture --kiln PROGRAM [options]
+
+  --quick           200 points instead of 2000
+  --points N        so many points
+  --seed N          decides operations, faults, sizes and delays (1)
+  --from N          begins with the hundred that point N is in
+  --only AREA       kill, tool, point-kill, point-error, files, registry or disk
+  --verbose         one line a point
+  --kiln PROGRAM    the daemon, built with the feature `failpoints`; `cargo xtask torture` gives it
+  --rootfs TAR      the sandboxes' root; without it, one is made of busybox
+  --directory DIR   where everything is kept; a new one below the temporary directory
+";
+
 /// The options.
 #[derive(Clone, Debug)]
 pub(crate) struct Arguments {

@@ -202,6 +202,11 @@ async fn files_now(daemon: &Daemon, world: &World) -> Result<()> {
     if let Some(draft) = names(&data.join("indexes"))?.iter().find(|it| it.starts_with('.')) {
         bail!("a temporary index: {draft}");
     }
+    let layers = data.join("layers");
+    let laid_out = if layers.exists() { names(&layers)? } else { BTreeSet::new() };
+    if let Some(half) = laid_out.iter().find(|name| name.starts_with('.')) {
+        bail!("a half-made or half-removed layer: {half}");
+    }
     Ok(())
 }
 
@@ -240,8 +245,20 @@ pub(crate) async fn descriptors(daemon: &Daemon, world: &World) -> Result<()> {
     Ok(())
 }
 
-/// What is wrong on this host after the last sandbox and the daemon itself are gone.
-pub(crate) fn gone(program: &Path, data: &Path, block: u32) -> Result<()> {
+/// Waits until nothing is left on this host after the last sandbox and the daemon itself are gone: its
+/// launcher ends when it notices that.
+pub(crate) async fn gone(program: &Path, data: &Path, block: u32) -> Result<()> {
+    let began = Instant::now();
+    loop {
+        let Err(problem) = gone_now(program, data, block) else { return Ok(()) };
+        if began.elapsed() > REST {
+            return Err(problem);
+        }
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+fn gone_now(program: &Path, data: &Path, block: u32) -> Result<()> {
     let found = host::look(program, 0, data, block)?;
     // Another daemon may have the share by now, and with it links and groups.
     let claimed = host::block(data)?;

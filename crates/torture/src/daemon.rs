@@ -22,6 +22,7 @@ pub(crate) struct Daemon {
     directory: PathBuf,
     data: PathBuf,
     config: String,
+    environment: Vec<(String, String)>,
     child: Option<Child>,
     client: Client,
 }
@@ -33,12 +34,13 @@ impl Daemon {
         directory: &Path,
         data: &Path,
         config: String,
+        environment: Vec<(String, String)>,
     ) -> Result<Self> {
         fs::create_dir_all(directory)?;
         let client = Client::new(Endpoint::Unix(data.join("kiln.sock")))?;
         let (program, directory, data) =
             (program.to_owned(), directory.to_owned(), data.to_owned());
-        Ok(Self { program, directory, data, config, child: None, client })
+        Ok(Self { program, directory, data, config, environment, child: None, client })
     }
 
     pub(crate) fn client(&self) -> &Client {
@@ -79,6 +81,7 @@ impl Daemon {
             .arg(&config)
             .arg("--data-dir")
             .arg(&self.data)
+            .envs(self.environment.iter().map(|(name, value)| (name, value)))
             .env("KILN_FAIL_POINT_FILE", self.plan_file())
             .env("TMPDIR", &self.directory)
             .env("KILN_LOG", "info,kiln_server::request_id=warn")

@@ -4,16 +4,17 @@ use std::fs;
 use std::ops::Range;
 use std::path::PathBuf;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::arguments::Arguments;
 use crate::daemon::Daemon;
 use crate::disk::SmallDisk;
-use crate::operation::{Operation, Outcome};
+use crate::operation::{DEBIAN, Operation, Outcome};
 use crate::plan;
 use crate::registry::Source;
 use crate::report::Report;
 use crate::rng::Rng;
+use crate::tools::Tools;
 use crate::world::World;
 use crate::{checks, host, point};
 
@@ -21,8 +22,11 @@ use crate::{checks, host, point};
 #[derive(Debug)]
 pub(crate) struct Epoch {
     pub(crate) daemon: Daemon,
+    pub(crate) tools: Tools,
     pub(crate) source: Source,
     pub(crate) world: World,
+    /// Layers are mounted out of directories, as on a host without EROFS.
+    pub(crate) directories: bool,
     pub(crate) disk: Option<SmallDisk>,
     pub(crate) directory: PathBuf,
 }
@@ -50,6 +54,11 @@ pub(crate) async fn run(
 
 async fn begin(arguments: &Arguments, number: u64, report: &mut Report) -> Result<Epoch> {
     let directory = arguments.directory.join(format!("epoch-{number}"));
+    ensure!(
+        !directory.exists(),
+        "{} is of another run: remove it, or choose another --directory",
+        directory.display()
+    );
     fs::create_dir_all(&directory)?;
     // A name of its own, by which its processes are known, and that no compiler writes to.
     let program = arguments.directory.join("kiln");
@@ -63,16 +72,43 @@ async fn begin(arguments: &Arguments, number: u64, report: &mut Report) -> Resul
     let source = Source::start(&arguments.rootfs).await?;
     let host = source.host();
     let config = format!(
-        "pool_size = {}\nstop_grace_ms = 500\ndrain_ms = 2000\n[registries]\nplain_http = [{host:?}]\nattempts = 3\n\
+        "pool_size = {}\nstop_grace_ms = 500\ndrain_ms = 2000\n[gc]\nkeep_builds = 4\n\
+         [catalog]\n{DEBIAN:?} = [{{ debian_archive = {{ suite = \"bookworm\" }} }}]\n[registries]\nplain_http = [{host:?}]\nattempts = 3\n\
          backoff_ms = 5\nread_timeout_ms = 300\nmax_retry_after_ms = 50\n",
         checks::POOL
     );
-    let mut daemon = Daemon::new(&program, &directory, &data, config)?;
-    fs::write(daemon.plan_file(), "")?;
+    let tools = Tools::start(&directory.join("tools"), &arguments.rootfs)?;
+    let mut environment = tools.environment();
+    let directories = plan::in_directories(arguments, number);
+    if directories {
+        environment.push(("KILN_LAYERS".to_owned(), "directory".to_owned()));
+    }
+    report.epoch(number, disk.is_some(), directories);
+    let mut daemon = Daemon::new(&program, &directory, &data, config, environment)?;
+    first_start(arguments, &mut daemon, number, report)?;
     report.restart(daemon.start()?);
-    let mut epoch = Epoch { daemon, source, world: World::default(), disk, directory };
+    let world = World::default();
+    let mut epoch = Epoch { daemon, tools, source, world, directories, disk, directory };
     furnish(arguments, &mut epoch, number).await?;
     Ok(epoch)
+}
+
+/// A start on nothing is cut off, or fails, when the database's file was just made.
+fn first_start(
+    arguments: &Arguments,
+    daemon: &mut Daemon,
+    number: u64,
+    report: &mut Report,
+) -> Result<()> {
+    const NAME: &str = "db.created";
+    let action = ["kill", "enospc", "error"][((arguments.seed + number) % 3) as usize];
+    fs::write(daemon.plan_file(), format!("{NAME}={action}"))?;
+    let started = daemon.start();
+    let fired = daemon.plan_file().with_extension("fired");
+    ensure!(started.is_err() && fired.exists(), "a first start does not pass {NAME}");
+    fs::remove_file(fired)?;
+    report.first_start(NAME, action);
+    Ok(fs::write(daemon.plan_file(), "")?)
 }
 
 /// Makes what the first points work with, and learns how long operations take.
@@ -81,11 +117,17 @@ async fn furnish(arguments: &Arguments, epoch: &mut Epoch, number: u64) -> Resul
     let mut rng = Rng::new(arguments.seed, u64::MAX - number);
     let reference = epoch.source.offer("p-first", &mut rng);
     let sandbox = |name: &str| name.to_owned();
+    let create = |name: &str, image: &str| Operation::Create {
+        name: name.to_owned(),
+        image: image.to_owned(),
+        disk_mib: None,
+        driver: None,
+    };
     let operations = [
         Operation::Build { name: "b-first".into(), rootfs, prefix: 1 },
         Operation::Pull { name: "p-first".into(), reference },
-        Operation::Create { name: "s-first".into(), image: "b-first".into() },
-        Operation::Create { name: "s-second".into(), image: "p-first".into() },
+        create("s-first", "b-first"),
+        create("s-second", "p-first"),
         Operation::Exec {
             sandbox: sandbox("s-first"),
             path: "/root/f0".into(),
@@ -96,7 +138,7 @@ async fn furnish(arguments: &Arguments, epoch: &mut Epoch, number: u64) -> Resul
         Operation::Stop { sandbox: sandbox("s-second") },
         Operation::Start { sandbox: sandbox("s-second") },
         Operation::RemoveSnapshot { name: "n-second".into() },
-        Operation::Create { name: "s-third".into(), image: "n-first".into() },
+        create("s-third", "n-first"),
         Operation::Remove { sandbox: sandbox("s-third") },
         Operation::Build {
             name: "b-second".into(),
@@ -108,7 +150,7 @@ async fn furnish(arguments: &Arguments, epoch: &mut Epoch, number: u64) -> Resul
     for operation in operations {
         operation.begin(&mut epoch.world);
         let (outcome, time) = operation.ask(epoch.daemon.client()).await;
-        anyhow::ensure!(matches!(outcome, Outcome::Done), "{operation:?}: {outcome:?}");
+        ensure!(matches!(outcome, Outcome::Done), "{operation:?}: {outcome:?}");
         operation.end(&mut epoch.world, &outcome);
         epoch.world.took(operation.kind(), time);
     }
@@ -130,9 +172,9 @@ async fn end(mut epoch: Epoch) -> Result<()> {
         epoch.daemon.client().remove_image(&name).await?;
     }
     epoch.daemon.terminate()?;
-    checks::gone(epoch.daemon.program(), epoch.daemon.data(), block)?;
-    let Epoch { daemon, disk, directory, .. } = epoch;
-    drop((daemon, disk));
+    checks::gone(epoch.daemon.program(), epoch.daemon.data(), block).await?;
+    let Epoch { daemon, tools, disk, directory, .. } = epoch;
+    drop((daemon, tools, disk));
     fs::remove_dir_all(&directory)
         .with_context(|| format!("could not remove {}", directory.display()))
 }

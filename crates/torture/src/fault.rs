@@ -3,11 +3,15 @@
 use anyhow::{Result, bail};
 use kiln_failpoint::Point;
 
+use crate::tools::Moment;
+
 /// Where faults come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Area {
     /// A process is killed at a random moment.
     Kill,
+    /// A program of the host is hit at a chosen place of its work, or the daemon meanwhile.
+    Tool,
     /// The daemon dies at a fail point.
     PointKill,
     /// The operation fails at a fail point.
@@ -21,12 +25,20 @@ pub(crate) enum Area {
 }
 
 impl Area {
-    pub(crate) const ALL: [Self; 6] =
-        [Self::Kill, Self::PointKill, Self::PointError, Self::Files, Self::Registry, Self::Disk];
+    pub(crate) const ALL: [Self; 7] = [
+        Self::Kill,
+        Self::Tool,
+        Self::PointKill,
+        Self::PointError,
+        Self::Files,
+        Self::Registry,
+        Self::Disk,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Kill => "kill",
+            Self::Tool => "tool",
             Self::PointKill => "point-kill",
             Self::PointError => "point-error",
             Self::Files => "files",
@@ -53,7 +65,6 @@ pub(crate) enum Victim {
     Launcher,
     Parked,
     Agent,
-    Tool,
 }
 
 /// What the registry does instead of its duty.
@@ -112,6 +123,12 @@ pub(crate) enum Fault {
         nth: u64,
         action: &'static str,
     },
+    /// A program of the host is killed, or the daemon while it runs.
+    Tool {
+        program: &'static str,
+        moment: Moment,
+        daemon: bool,
+    },
     Files(Damage),
     Registry {
         misdeed: Misdeed,
@@ -129,6 +146,15 @@ impl Fault {
     pub(crate) fn name(&self) -> String {
         match self {
             Self::Kill { victim, .. } => format!("{victim:?}").to_lowercase(),
+            Self::Tool { program, moment, daemon } => {
+                let moment = match moment {
+                    Moment::Before => "before",
+                    Moment::During(_) => "during",
+                    Moment::After => "after",
+                };
+                let victim = if *daemon { "daemon" } else { program };
+                format!("{victim}, {moment} the work of {program}")
+            }
             Self::Point { point, action, .. } => format!("{action} in {}", point.area),
             Self::Files(damage) => format!("{damage:?}"),
             Self::Registry { misdeed, .. } => format!("{misdeed:?}").to_lowercase(),
@@ -148,9 +174,20 @@ impl Fault {
         }
     }
 
+    /// Whether the daemon dies of it.
+    pub(crate) fn ends_the_daemon(&self) -> bool {
+        matches!(
+            self,
+            Self::Kill { victim: Victim::Daemon, .. }
+                | Self::Tool { daemon: true, .. }
+                | Self::Point { action: "kill", .. }
+        )
+    }
+
     pub(crate) fn area(&self) -> Area {
         match self {
             Self::Kill { .. } => Area::Kill,
+            Self::Tool { .. } => Area::Tool,
             Self::Point { action: "kill", .. } => Area::PointKill,
             Self::Point { .. } => Area::PointError,
             Self::Files(_) => Area::Files,

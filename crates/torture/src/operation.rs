@@ -11,10 +11,14 @@ use kiln_types::api::{
 };
 use serde_json::json;
 
+use crate::collect::{self, Collection};
 use crate::world::{Image, Sandbox, There, World};
 
 /// An answer that takes longer never comes.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(40);
+
+/// The base in the catalog that is made by a program of the host.
+pub(crate) const DEBIAN: &str = "debian-12";
 
 /// One request, with all that is needed to make it.
 #[derive(Clone, Debug)]
@@ -29,9 +33,17 @@ pub(crate) enum Operation {
         rootfs: String,
         prefix: u64,
     },
+    /// Three steps on a system that comes from a program of the host, made anew.
+    Debian {
+        name: String,
+    },
     Create {
         name: String,
         image: String,
+        /// A size that there is no disk of yet.
+        disk_mib: Option<u32>,
+        /// Another driver than the usual one.
+        driver: Option<&'static str>,
     },
     /// Writes and syncs a file.
     Exec {
@@ -58,6 +70,7 @@ pub(crate) enum Operation {
     RemoveSnapshot {
         name: String,
     },
+    Gc(Collection),
 }
 
 /// How it ended.
@@ -71,6 +84,8 @@ pub(crate) enum Outcome {
     },
     /// No answer was seen.
     Lost(String),
+    /// An answer that no fault excuses.
+    Wrong(String),
 }
 
 impl Operation {
@@ -78,6 +93,9 @@ impl Operation {
         match self {
             Self::Pull { .. } => "pull",
             Self::Build { .. } => "build",
+            Self::Debian { .. } => "build from packages",
+            Self::Create { driver: Some(_), .. } => "create by a runtime",
+            Self::Create { disk_mib: Some(_), .. } => "create with a new size",
             Self::Create { .. } => "create",
             Self::Exec { .. } => "exec",
             Self::Snapshot { .. } => "snapshot",
@@ -86,6 +104,7 @@ impl Operation {
             Self::Remove { .. } => "rm",
             Self::RemoveImage { .. } => "rmi",
             Self::RemoveSnapshot { .. } => "snapshot rm",
+            Self::Gc(_) => "gc",
         }
     }
 
@@ -96,18 +115,35 @@ impl Operation {
             | Self::Build { name, .. }
             | Self::RemoveImage { name }
             | Self::RemoveSnapshot { name } => vec![name],
-            Self::Create { name, image } => vec![name, image],
+            Self::Debian { name } => vec![name, DEBIAN],
+            Self::Create { name, image, .. } => vec![name, image],
             Self::Snapshot { name, sandbox } => vec![name, sandbox],
             Self::Exec { sandbox, .. }
             | Self::Stop { sandbox }
             | Self::Start { sandbox }
             | Self::Remove { sandbox } => vec![sandbox],
+            // What it may harm is looked at as a whole.
+            Self::Gc(_) => vec![collect::SUBJECT],
         }
     }
 
     /// What has to be looked at closely afterwards.
-    pub(crate) fn touches(&self) -> &str {
-        self.subjects()[0]
+    pub(crate) fn touches(&self, world: &World) -> Vec<String> {
+        match self {
+            Self::Gc(_) => world.images.keys().chain(world.sandboxes.keys()).cloned().collect(),
+            _ => vec![self.subjects()[0].to_owned()],
+        }
+    }
+
+    /// The programs of the host that it cannot do without.
+    pub(crate) fn needs(&self, program: &str) -> bool {
+        match self {
+            // A disk's file system is made when there is none of its size.
+            Self::Create { driver, .. } => program == "mke2fs" || *driver == Some(program),
+            Self::Debian { .. } => matches!(program, "mke2fs" | "mmdebstrap"),
+            Self::Build { .. } => program == "mke2fs",
+            _ => false,
+        }
     }
 
     /// Asks, and waits for the answer.
@@ -120,6 +156,7 @@ impl Operation {
             }
             Ok(Err(Failed::Client(error))) => Outcome::Lost(error.to_string()),
             Ok(Err(Failed::Said(code, text))) => Outcome::Refused { code, text },
+            Ok(Err(Failed::Wrong(text))) => Outcome::Wrong(text),
             Err(_) => Outcome::Lost("no answer in time".into()),
         };
         (outcome, began.elapsed())
@@ -131,12 +168,24 @@ impl Operation {
                 let (reference, name) = (reference.clone(), Some(name.clone()));
                 client.pull_image(&PullRequest { reference, name }).await?;
             }
-            Self::Build { name, rootfs, prefix } => build(client, name, rootfs, *prefix).await?,
-            Self::Create { name, image } => {
+            Self::Build { name, rootfs, prefix } => {
+                let steps = [
+                    format!("mkdir -p /srv && echo {prefix} > /srv/one"),
+                    format!("head -c 50000 /bin/busybox > /srv/two && echo {prefix} >> /srv/two"),
+                    format!("echo {name} > /marker"),
+                ];
+                build(client, name, rootfs, &steps, false).await?;
+            }
+            Self::Debian { name } => {
+                let steps = [format!("echo {name} > /marker")];
+                build(client, name, DEBIAN, &steps, true).await?;
+            }
+            Self::Create { name, image, disk_mib, driver } => {
                 let (name, image) = (Some(name.clone()), image.clone());
-                client
-                    .create_sandbox(&CreateSandbox { name, image, ..CreateSandbox::default() })
-                    .await?;
+                let mut create = CreateSandbox { name, image, ..CreateSandbox::default() };
+                create.limits.disk_mib = *disk_mib;
+                create.driver = driver.map(str::to_owned);
+                client.create_sandbox(&create).await?;
             }
             Self::Exec { sandbox, path, content } => {
                 let script = format!("echo {content} > {path} && sync {path} && sync");
@@ -151,6 +200,7 @@ impl Operation {
             Self::Remove { sandbox } => client.remove_sandbox(sandbox, true).await?,
             Self::RemoveImage { name } => drop(client.remove_image(name).await?),
             Self::RemoveSnapshot { name } => client.remove_snapshot(name).await?,
+            Self::Gc(collection) => collection.run(client).await?,
         }
         Ok(())
     }
@@ -163,7 +213,16 @@ impl Operation {
                 let image = Image { there: There::Perhaps, files, snapshot: false };
                 world.images.insert(name.clone(), image);
             }
-            Self::Create { name, image } => {
+            Self::Debian { name } => {
+                let marker = |text: &str| BTreeMap::from([("/marker".to_owned(), text.to_owned())]);
+                let there = There::Perhaps;
+                let image = Image { there, files: marker(name), snapshot: false };
+                world.images.insert(name.clone(), image);
+                // The system itself is an image, too, and the same each time.
+                let base = Image { there, files: marker("base"), snapshot: false };
+                world.images.entry(DEBIAN.to_owned()).or_insert(base);
+            }
+            Self::Create { name, image, .. } => {
                 let files = world.images[image].files.clone();
                 let sandbox = Sandbox { there: There::Perhaps, runs: Some(true), files };
                 world.sandboxes.insert(name.clone(), sandbox);
@@ -189,6 +248,7 @@ impl Operation {
                     image.there = There::Perhaps;
                 }
             }
+            Self::Gc(_) => {}
         }
     }
 
@@ -197,7 +257,7 @@ impl Operation {
         let done = match outcome {
             Outcome::Done => true,
             Outcome::Refused { .. } => false,
-            Outcome::Lost(_) => return,
+            Outcome::Lost(_) | Outcome::Wrong(_) => return,
         };
         match self {
             Self::Pull { name, .. } | Self::Build { name, .. } | Self::Snapshot { name, .. } => {
@@ -206,6 +266,18 @@ impl Operation {
                         image.there = There::Yes;
                     }
                 } else {
+                    world.images.remove(name);
+                }
+            }
+            Self::Debian { name } => {
+                if done {
+                    for name in [name, DEBIAN] {
+                        if let Some(image) = world.images.get_mut(name) {
+                            image.there = There::Yes;
+                        }
+                    }
+                } else {
+                    // What it was to stand on may have been made before it failed.
                     world.images.remove(name);
                 }
             }
@@ -245,9 +317,10 @@ fn change(world: &mut World, sandbox: &str, change: impl FnOnce(&mut Sandbox)) {
     }
 }
 
-enum Failed {
+pub(crate) enum Failed {
     Client(ClientError),
     Said(ErrorCode, String),
+    Wrong(String),
 }
 
 impl From<ClientError> for Failed {
@@ -270,17 +343,16 @@ async fn run(client: &Client, sandbox: &str, script: &str) -> Result<(), Failed>
     }
 }
 
-async fn build(client: &Client, name: &str, rootfs: &str, prefix: u64) -> Result<(), Failed> {
-    let template = json!({
-        "name": name,
-        "base_image": rootfs,
-        "setup_commands": [
-            format!("mkdir -p /srv && echo {prefix} > /srv/one"),
-            format!("head -c 50000 /bin/busybox > /srv/two && echo {prefix} >> /srv/two"),
-            format!("echo {name} > /marker"),
-        ],
-    });
-    let request = json!({ "source": { "template": template }, "name": name });
+/// Runs a build to its end, of which it tells. With `anew`, its base is made once more.
+pub(crate) async fn build(
+    client: &Client,
+    name: &str,
+    base: &str,
+    steps: &[String],
+    anew: bool,
+) -> Result<(), Failed> {
+    let template = json!({ "name": name, "base_image": base, "setup_commands": steps });
+    let request = json!({ "source": { "template": template }, "name": name, "pull": anew });
     let request: BuildRequest =
         serde_json::from_value(request).expect("the request has the form of the API");
     let mut build = client.start_build(&request).await?;

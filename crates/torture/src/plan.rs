@@ -5,11 +5,12 @@ use std::path::Path;
 use kiln_failpoint::{POINTS, Point};
 
 use crate::arguments::Arguments;
+use crate::collect::{Collection, Much, Said};
+use crate::epoch::Epoch;
 use crate::fault::{Area, Damage, Fault, Misdeed, Victim};
 use crate::operation::Operation;
-use crate::registry::Source;
 use crate::rng::Rng;
-use crate::world::World;
+use crate::tools::Moment;
 
 /// Points that share one data directory.
 pub(crate) const EPOCH: u64 = 100;
@@ -38,38 +39,44 @@ pub(crate) fn on_small_disk(arguments: &Arguments, epoch: u64) -> bool {
     }
 }
 
+/// Whether an epoch's daemon mounts layers out of directories: one in five, chosen by the seed. Never the
+/// first, so that a quick run has the usual way.
+pub(crate) fn in_directories(arguments: &Arguments, epoch: u64) -> bool {
+    epoch % 5 == 1 + Rng::new(arguments.seed, u64::MAX).below(4)
+}
+
 /// Makes the plan of a point.
-pub(crate) fn plan(
-    arguments: &Arguments,
-    number: u64,
-    small: bool,
-    world: &World,
-    source: &Source,
-) -> Plan {
+pub(crate) fn plan(arguments: &Arguments, number: u64, epoch: &Epoch) -> Plan {
+    let (source, small) = (&epoch.source, epoch.disk.is_some());
     let mut rng = Rng::new(arguments.seed, number);
     let area = arguments.only.unwrap_or_else(|| {
         if small && rng.chance(2, 3) {
             return Area::Disk;
         }
         match rng.below(100) {
-            0..28 => Area::Kill,
+            0..21 => Area::Kill,
+            21..28 => Area::Tool,
             28..60 => Area::PointKill,
             60..76 => Area::PointError,
             76..88 => Area::Files,
             _ => Area::Registry,
         }
     });
-    let fault = fault(area, arguments.seed, number, &mut rng);
+    let fault = fault(area, arguments.seed, number, epoch, &mut rng);
     let mut operations: Vec<Operation> = Vec::new();
     let count = if rng.chance(1, 4) { 2 + rng.below(2) } else { 1 };
     for _ in 0..count {
         let wanted = if operations.is_empty() { wanted(&fault, &mut rng) } else { Kind::Any };
         let number = number * 10 + operations.len() as u64;
-        let next = operation(wanted, number, &mut rng, world, source, &arguments.rootfs);
+        let next = operation(wanted, number, &mut rng, epoch, &arguments.rootfs);
         let taken = |subject: &&str| operations.iter().any(|op| op.subjects().contains(subject));
         if !next.subjects().iter().any(taken) {
             operations.push(next);
         }
+    }
+    if let [Operation::Gc(collection)] = operations.as_mut_slice() {
+        let may_fail = matches!(fault, Fault::Point { .. } | Fault::Disk { .. });
+        collection.said = if may_fail { Said::Most } else { Said::All };
     }
     if let (Fault::Registry { misdeed, times }, Operation::Pull { name, .. }) =
         (&fault, &operations[0])
@@ -79,27 +86,25 @@ pub(crate) fn plan(
     Plan { fault, operations }
 }
 
-fn fault(area: Area, seed: u64, number: u64, rng: &mut Rng) -> Fault {
+fn fault(area: Area, seed: u64, number: u64, epoch: &Epoch, rng: &mut Rng) -> Fault {
     match area {
         Area::Kill => {
-            let victim = match rng.below(10) {
+            let victim = match rng.below(9) {
                 0..5 => Victim::Daemon,
                 5..7 => Victim::Launcher,
                 7 => Victim::Parked,
-                8 => Victim::Tool,
                 _ => Victim::Agent,
             };
             Fault::Kill { victim, after: rng.below(1300) }
         }
+        Area::Tool => tool(epoch, rng),
         Area::PointKill => {
             // All of them in turn, so that a run misses none.
-            let point = &POINTS[((seed + number) % POINTS.len() as u64) as usize];
+            let point = turn(seed + number, epoch, rng, |_| true);
             Fault::Point { point, nth: nth(point, rng), action: "kill" }
         }
         Area::PointError => {
-            let points: Vec<&'static Point> =
-                POINTS.iter().filter(|point| point.can_fail).collect();
-            let point = points[((seed + number) % points.len() as u64) as usize];
+            let point = turn(seed + number, epoch, rng, |point| point.can_fail);
             let action = if rng.chance(1, 2) { "enospc" } else { "error" };
             Fault::Point { point, nth: nth(point, rng), action }
         }
@@ -137,10 +142,43 @@ fn fault(area: Area, seed: u64, number: u64, rng: &mut Rng) -> Fault {
     }
 }
 
+/// The fail point whose turn it is, of those that can be met.
+fn turn(
+    number: u64,
+    epoch: &Epoch,
+    rng: &mut Rng,
+    suits: impl Fn(&Point) -> bool,
+) -> &'static Point {
+    // There are four times as many epochs without directories as with.
+    let more = epoch.directories && rng.chance(1, 4);
+    let can_be_met = |point: &&'static Point| match point.area {
+        "directories" => epoch.directories,
+        // Only once in each epoch, at its first start.
+        "database" => point.name != "db.created" && !more,
+        _ => !more,
+    };
+    let points: Vec<&'static Point> =
+        POINTS.iter().filter(can_be_met).filter(|point| suits(point)).collect();
+    points[(number % points.len() as u64) as usize]
+}
+
+/// A program of the host is hit.
+fn tool(epoch: &Epoch, rng: &mut Rng) -> Fault {
+    let program = *rng.pick(epoch.tools.installed());
+    let moment = match rng.below(3) {
+        0 => Moment::Before,
+        1 => Moment::During(rng.below(if program == "mke2fs" { 8_000 } else { 80_000 })),
+        _ => Moment::After,
+    };
+    Fault::Tool { program, moment, daemon: rng.chance(1, 3) }
+}
+
 /// Points that are passed often are let pass a few times.
 fn nth(point: &Point, rng: &mut Rng) -> u64 {
     match point.area {
+        "database" if matches!(point.name, "db.locked" | "db.migrated") => 1,
         "database" => 1 + rng.below(6),
+        "garbage" if point.name == "gc.layer-unrecorded" => 1 + rng.below(3),
         "blobs" | "indexes" | "layers" | "slots" => 1 + rng.below(3),
         _ => 1,
     }
@@ -158,6 +196,12 @@ enum Kind {
     Remove,
     RemoveImage,
     RemoveSnapshot,
+    Gc,
+    /// With a disk of a size that there is none of.
+    NewSize,
+    /// By this driver.
+    Runtime(&'static str),
+    Debian,
 }
 
 /// The operation in which the fault has something to hit.
@@ -165,12 +209,21 @@ fn wanted(fault: &Fault, rng: &mut Rng) -> Kind {
     let making = [Kind::Pull, Kind::Build, Kind::Snapshot];
     match fault {
         Fault::Registry { .. } => Kind::Pull,
+        Fault::Tool { program: "mke2fs", .. } => Kind::NewSize,
+        Fault::Tool { program: "mmdebstrap" | "apt-get", .. } => Kind::Debian,
+        Fault::Tool { program, .. } => Kind::Runtime(program),
         Fault::Point { point, .. } => match (point.name, point.area) {
             (
                 "blob.remove" | "index.remove" | "layer.unrecorded" | "image.remove"
-                | "image.unrecorded",
+                | "image.unrecorded" | "layer.doomed",
                 _,
-            ) => *rng.pick(&[Kind::RemoveImage, Kind::RemoveSnapshot]),
+            ) => {
+                let gc = matches!(point.name, "blob.remove" | "index.remove" | "layer.doomed");
+                let removing = [Kind::RemoveImage, Kind::RemoveSnapshot, Kind::Gc];
+                *rng.pick(if gc { &removing } else { &removing[..2] })
+            }
+            (_, "garbage") => Kind::Gc,
+            (_, "directories") => Kind::Build,
             (_, "blobs" | "indexes" | "layers" | "images") => *rng.pick(&making),
             ("upper.doomed", _) => Kind::Remove,
             (_, "disks" | "slots") => *rng.pick(&[Kind::Create, Kind::Build]),
@@ -198,14 +251,8 @@ fn wanted(fault: &Fault, rng: &mut Rng) -> Kind {
     }
 }
 
-fn operation(
-    wanted: Kind,
-    number: u64,
-    rng: &mut Rng,
-    world: &World,
-    source: &Source,
-    rootfs: &Path,
-) -> Operation {
+fn operation(wanted: Kind, number: u64, rng: &mut Rng, epoch: &Epoch, rootfs: &Path) -> Operation {
+    let (world, source) = (&epoch.world, &epoch.source);
     let (running, stopped) = (world.sandboxes(Some(true)), world.sandboxes(Some(false)));
     let (all, images) = (world.sandboxes(None), world.images(false));
     let snapshots = world.images(true);
@@ -218,12 +265,33 @@ fn operation(
         rootfs: rootfs.display().to_string(),
         prefix: number / 200 * 10 + rng.below(2),
     };
-    let create = |rng: &mut Rng| {
+    let create_by = |rng: &mut Rng, disk_mib: Option<u32>, driver: Option<&'static str>| {
         let from: Vec<String> = images.iter().chain(&snapshots).cloned().collect();
         (!from.is_empty()).then(|| Operation::Create {
             name: format!("s{number}"),
             image: rng.pick(&from).clone(),
+            disk_mib,
+            driver,
         })
+    };
+    // Hardly ever twice in an epoch.
+    let new_size = |rng: &mut Rng| Some(64 + rng.below(100_000) as u32);
+    let create = |rng: &mut Rng| {
+        let runtimes = epoch.tools.runtimes();
+        let disk_mib = if rng.chance(1, 4) { new_size(rng) } else { None };
+        let driver = !runtimes.is_empty() && rng.chance(1, 4);
+        let driver = driver.then(|| *rng.pick(&runtimes));
+        create_by(rng, disk_mib, driver)
+    };
+    let debian = || Operation::Debian { name: format!("d{number}") };
+    let gc = |rng: &mut Rng| {
+        let much = match rng.below(8) {
+            // Nothing of an hour is old: only builds go, and what is to be hit may not be met.
+            0 if wanted == Kind::Any => Much::Old,
+            0..4 => Much::Unused,
+            _ => Much::All,
+        };
+        Operation::Gc(Collection { much, said: Said::Nothing })
     };
     let of = |names: &[String], rng: &mut Rng, make: fn(String) -> Operation| {
         (!names.is_empty()).then(|| make(rng.pick(names).clone()))
@@ -239,16 +307,31 @@ fn operation(
         Kind::Pull => Some(pull(rng)),
         Kind::Build => Some(build(rng)),
         Kind::Create => create(rng),
+        Kind::NewSize => {
+            let disk_mib = new_size(rng);
+            create_by(rng, disk_mib, None)
+        }
+        Kind::Runtime(driver) => create_by(rng, None, Some(driver)),
+        Kind::Debian => Some(debian()),
+        Kind::Gc => Some(gc(rng)),
         Kind::Stop => of(&running, rng, |sandbox| Operation::Stop { sandbox }),
         Kind::Start => of(&stopped, rng, |sandbox| Operation::Start { sandbox }),
         Kind::Remove => of(&all, rng, remove),
         Kind::RemoveImage => of(&images, rng, |name| Operation::RemoveImage { name }),
         Kind::RemoveSnapshot => of(&snapshots, rng, |name| Operation::RemoveSnapshot { name }),
-        Kind::Snapshot => (!all.is_empty()).then(|| Operation::Snapshot {
-            name: format!("n{number}"),
-            sandbox: rng.pick(&all).clone(),
-        }),
-        Kind::Any => match rng.below(20) {
+        Kind::Snapshot => {
+            // One that has changed nothing gives no layer, and no image of its own.
+            let written = |name: &&String| {
+                epoch.world.sandboxes[*name].files.keys().any(|path| path.starts_with("/root/"))
+            };
+            let changed: Vec<String> = all.iter().filter(written).cloned().collect();
+            let from = if changed.is_empty() { &all } else { &changed };
+            (!from.is_empty()).then(|| Operation::Snapshot {
+                name: format!("n{number}"),
+                sandbox: rng.pick(from).clone(),
+            })
+        }
+        Kind::Any => match rng.below(22) {
             0..3 => Some(pull(rng)),
             3..6 => Some(build(rng)),
             6..9 => create(rng),
@@ -265,7 +348,9 @@ fn operation(
             15 => of(&stopped, rng, |sandbox| Operation::Start { sandbox }),
             16..18 => of(&all, rng, remove),
             18 => of(&images, rng, |name| Operation::RemoveImage { name }),
-            _ => of(&snapshots, rng, |name| Operation::RemoveSnapshot { name }),
+            19 => of(&snapshots, rng, |name| Operation::RemoveSnapshot { name }),
+            20 => Some(gc(rng)),
+            _ => Some(debian()),
         },
     };
     // Where there is nothing to do it to, something to do it to is made.

@@ -1,6 +1,7 @@
 //! One point: operations, a fault in the middle, a restart, and a look at everything.
 
 mod damage;
+mod mend;
 mod strike;
 
 use std::collections::BTreeSet;
@@ -11,13 +12,14 @@ use anyhow::{Context as _, Result, bail, ensure};
 use kiln_types::ErrorCode;
 
 use crate::arguments::Arguments;
-use crate::checks;
 use crate::epoch::Epoch;
 use crate::fault::{Fault, Victim};
 use crate::operation::{Operation, Outcome};
 use crate::plan::{self, Plan};
 use crate::report::Report;
 use crate::rng::Rng;
+use crate::tools::Hold;
+use crate::{checks, collect};
 
 /// The longest start.
 const START: Duration = Duration::from_secs(2);
@@ -31,11 +33,17 @@ pub(crate) async fn run(
     number: u64,
     report: &mut Report,
 ) -> Result<()> {
-    let small = epoch.disk.is_some();
-    let plan = plan::plan(arguments, number, small, &epoch.world, &epoch.source);
+    let plan = plan::plan(arguments, number, epoch);
     let said = format!("{:?} during {:?}", plan.fault, plan.operations);
     let mut rng = Rng::new(arguments.seed.rotate_left(32), number);
-    let done = carry_out(epoch, &plan, &mut rng, report).await;
+    let done = async {
+        if plan.operations.iter().any(|operation| matches!(operation, Operation::Gc(_))) {
+            let rootfs = arguments.rootfs.display().to_string();
+            collect::litter(epoch, &rootfs, number).await.context("before the point")?;
+        }
+        carry_out(epoch, &plan, &mut rng, report).await
+    };
+    let done = done.await;
     let (hit, outcome) = done.with_context(|| said).inspect_err(|_| {
         eprintln!("the daemon's last words:\n{}\n", epoch.daemon.last_words());
     })?;
@@ -50,7 +58,7 @@ async fn carry_out(
     report: &mut Report,
 ) -> Result<(bool, String)> {
     let mut touched: BTreeSet<String> =
-        plan.operations.iter().map(|operation| operation.touches().to_owned()).collect();
+        plan.operations.iter().flat_map(|operation| operation.touches(&epoch.world)).collect();
     for operation in &plan.operations {
         operation.begin(&mut epoch.world);
     }
@@ -58,6 +66,10 @@ async fn carry_out(
     drop(fs::remove_file(&fired));
     if plan.fault.while_running() {
         arm(epoch, &plan.fault)?;
+    }
+    if let Fault::Tool { program, moment, daemon } = plan.fault {
+        let daemon = if daemon { epoch.daemon.pid() } else { None };
+        epoch.tools.arm(Hold { program, moment, daemon });
     }
     if let (Fault::Disk { free_kib, .. }, Some(disk)) = (&plan.fault, &epoch.disk) {
         disk.fill(*free_kib)?;
@@ -82,19 +94,23 @@ async fn carry_out(
         outcomes.push(answer.await?);
     }
     fs::write(epoch.daemon.plan_file(), "")?;
-    if let Fault::Point { .. } = plan.fault {
-        hit = fired.exists();
+    match plan.fault {
+        Fault::Point { .. } => hit = fired.exists(),
+        Fault::Tool { .. } => hit = epoch.tools.disarm(),
+        _ => {}
     }
-    if let (Fault::Point { action: "kill", .. }, true) = (&plan.fault, hit) {
+    if plan.fault.ends_the_daemon() && hit {
         // Its connections may close before it has ended.
         epoch.daemon.wait_for_end().await?;
     }
     let died = epoch.daemon.has_ended()?;
-    let may_die = matches!(
-        plan.fault,
-        Fault::Kill { victim: Victim::Daemon, .. } | Fault::Point { action: "kill", .. }
-    );
-    ensure!(may_die || !died, "the daemon has ended by itself");
+    ensure!(plan.fault.ends_the_daemon() || !died, "the daemon has ended by itself");
+    for (operation, (outcome, _)) in plan.operations.iter().zip(&mut outcomes) {
+        if !died && let Some(mended) = mend::mend(epoch, &plan.fault, operation, outcome).await? {
+            *outcome = mended;
+            report.mended();
+        }
+    }
     for (operation, (outcome, time)) in plan.operations.iter().zip(&outcomes) {
         judge(operation, outcome, &plan.fault, died)?;
         operation.end(&mut epoch.world, outcome);
@@ -117,6 +133,10 @@ async fn carry_out(
     checks::descriptors(daemon, &epoch.world).await.with_context(words)?;
     let damaged = matches!(plan.fault, Fault::Files(_));
     checks::fsck(daemon, damaged).await.with_context(words)?;
+    if plan.operations.iter().any(|operation| matches!(operation, Operation::Gc(_))) {
+        collect::empties(daemon.client()).await.with_context(words)?;
+        checks::fsck(daemon, false).await.with_context(|| "after a collection of all")?;
+    }
     let said: Vec<String> = outcomes.iter().map(|(outcome, _)| short(outcome)).collect();
     Ok((hit, said.join(", ")))
 }
@@ -135,6 +155,7 @@ fn short(outcome: &Outcome) -> String {
             format!("{code:?} ({})", text.chars().take(160).collect::<String>())
         }
         Outcome::Lost(_) => "lost".into(),
+        Outcome::Wrong(text) => text.clone(),
     }
 }
 
@@ -148,6 +169,7 @@ fn judge(operation: &Operation, outcome: &Outcome, fault: &Fault, died: bool) ->
         }
         // Some sandbox or snapshot was made of it.
         Outcome::Refused { code: ErrorCode::ImageInUse, .. } => Ok(()),
+        Outcome::Wrong(text) => bail!("{operation:?}: {text}"),
         Outcome::Refused { code, text } => {
             let excused = match fault {
                 // Another launcher takes the place of a dead one, and nobody notices.
@@ -155,6 +177,7 @@ fn judge(operation: &Operation, outcome: &Outcome, fault: &Fault, died: bool) ->
                     false
                 }
                 Fault::Kill { .. } => true,
+                Fault::Tool { program, daemon, .. } => !daemon && operation.needs(program),
                 Fault::Point { action: "kill", .. } => false,
                 Fault::Point { action: "enospc", .. } => *code == ErrorCode::StorageFull,
                 Fault::Point { .. } => true,
@@ -178,6 +201,7 @@ async fn alive(epoch: &mut Epoch, plan: &Plan, touched: &BTreeSet<String>) -> Re
             Operation::Remove { .. }
                 | Operation::RemoveImage { .. }
                 | Operation::RemoveSnapshot { .. }
+                | Operation::Gc(_)
         )
     });
     let fails = matches!(plan.fault, Fault::Point { .. } | Fault::Disk { .. });

@@ -18,8 +18,12 @@ pub(crate) struct Report {
     operations: BTreeMap<&'static str, u64>,
     fail_points: BTreeMap<&'static str, u64>,
     restarts: Vec<Duration>,
+    small: Vec<u64>,
+    directories: Vec<u64>,
+    epochs: u64,
     points: u64,
     slow_starts: u64,
+    mended: u64,
 }
 
 impl Report {
@@ -32,9 +36,33 @@ impl Report {
             operations: BTreeMap::new(),
             fail_points: kiln_failpoint::POINTS.iter().map(|point| (point.name, 0)).collect(),
             restarts: Vec::new(),
+            small: Vec::new(),
+            directories: Vec::new(),
+            epochs: 0,
             points: 0,
             slow_starts: 0,
+            mended: 0,
         }
+    }
+
+    /// Another data directory is begun.
+    pub(crate) fn epoch(&mut self, number: u64, small: bool, directories: bool) {
+        self.epochs += 1;
+        self.small.extend(small.then_some(number));
+        self.directories.extend(directories.then_some(number));
+    }
+
+    /// A first start met a fail point.
+    pub(crate) fn first_start(&mut self, name: &'static str, action: &str) {
+        let row = self.table.entry(("first start", format!("{action} at {name}"))).or_default();
+        row.0 += 1;
+        row.1 += 1;
+        *self.fail_points.entry(name).or_default() += 1;
+    }
+
+    /// A disk that had met a full host was stopped and started.
+    pub(crate) fn mended(&mut self) {
+        self.mended += 1;
     }
 
     /// One point was passed without a failure.
@@ -79,6 +107,10 @@ impl Report {
             "\nseed {}: {} points in {elapsed:.0} s, {rate:.2} a second",
             self.seed, self.points
         );
+        println!(
+            "{} hundreds; on a small disk: {:?}; with layers in directories: {:?}",
+            self.epochs, self.small, self.directories
+        );
         println!("\n| area | fault | points | took effect |\n|---|---|---|---|");
         for ((area, fault), (points, hits)) in &self.table {
             println!("| {area} | {fault} | {points} | {hits} |");
@@ -98,6 +130,7 @@ impl Report {
                 last.as_millis(),
                 self.slow_starts
             );
+            println!("{} disks met a full host and were mended by a stop and a start", self.mended);
         }
         let missed: Vec<&str> = self
             .fail_points

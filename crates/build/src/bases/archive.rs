@@ -7,12 +7,12 @@ use std::time::Duration;
 
 use kiln_images::{ImageStore, NewImage};
 use kiln_metadata::ImageRecord;
-use kiln_types::{ImageConfig, ImageName};
+use kiln_types::{ErrorCode, ImageConfig, ImageName};
 use tokio::process::Command;
 
 use super::scratch::Scratch;
 use super::{BaseError, Say};
-use crate::error::chain;
+use crate::error::{chain, code_of};
 use crate::program::{self, ProgramError};
 
 /// How long the archive may take.
@@ -67,6 +67,10 @@ pub(super) async fn import(
     let pending = match (made, pending) {
         (Ok(()), Ok(pending)) => pending,
         (Ok(()), Err(error)) => return Err(BaseError::archive(suite, error)),
+        // The program then only failed because nobody read on.
+        (Err(_), Err(error)) if code_of(&error) == ErrorCode::StorageFull => {
+            return Err(BaseError::archive(suite, error));
+        }
         (Err(made), _) => return Err(BaseError::archive(suite, made)),
     };
     for dropped in pending.dropped() {

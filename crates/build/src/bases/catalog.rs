@@ -3,12 +3,12 @@
 use std::collections::BTreeMap;
 
 use kiln_metadata::ImageRecord;
-use kiln_types::{ImageName, Reference};
+use kiln_types::{ErrorCode, ImageName, Reference};
 use serde::{Deserialize, Serialize};
 
 use super::{BaseError, Say, archive, pin, pinned};
 use crate::builder::Builder;
-use crate::error::chain;
+use crate::error::{chain, code_of};
 
 /// A place where a base of the catalog can be had.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -80,6 +80,8 @@ impl Builder {
                     pin(&self.store, key, &image, &described).await?;
                     return Ok(image);
                 }
+                // No other source has more room.
+                Err(error) if code_of(&error) == ErrorCode::StorageFull => return Err(error),
                 Err(error) => {
                     let reason = chain(&error);
                     say(format!("base {name}: not from {described}: {reason}"));

@@ -119,7 +119,10 @@ impl ImageStore {
         while !plan.images.is_empty() {
             for image in &plan.images {
                 match self.metadata.remove_image(image).await {
-                    Ok(_) => collected.add(GcKind::Image, image.to_string(), 0),
+                    Ok(_) => {
+                        kiln_failpoint::pass("gc.image-unrecorded");
+                        collected.add(GcKind::Image, image.to_string(), 0);
+                    }
                     // A sandbox or snapshot came to use it: the next plan knows.
                     Err(MetadataError::ImageInUse { .. }) => {}
                     Err(error) => return Err(update(error)),
@@ -131,18 +134,21 @@ impl ImageStore {
         plan.kinds = kinds;
         if !plan.steps.is_empty() {
             self.metadata.remove_steps(&plan.steps).await.map_err(update)?;
+            kiln_failpoint::pass("gc.steps-unrecorded");
         }
         for step in &plan.steps {
             collected.add(GcKind::Step, step.to_string(), 0);
         }
         for layer in &plan.layers {
             self.metadata.remove_layer(layer).await.map_err(update)?;
+            kiln_failpoint::pass("gc.layer-unrecorded");
         }
         for (key, bytes) in &plan.indexes {
             self.remove_index(*key).await?;
             let path = self.indexes.path(key);
             collected.add(GcKind::Index, self.below(&path), *bytes);
             collected.indexes.push(path);
+            kiln_failpoint::pass("gc.index-removed");
         }
         for (blob, bytes) in &plan.blobs {
             self.remove_blob(*blob).await?;
@@ -200,9 +206,10 @@ impl ImageStore {
         needed.documents = of_live.documents;
         needed.chains = of_live.chains;
         let blobs = listing.blobs.into_iter();
-        plan.blobs = blobs.filter(|(blob, _)| !self.needs_blob(&needed, blob)).collect();
+        let blobs: Vec<_> = blobs.filter(|(blob, _)| !self.needs_blob(&needed, blob)).collect();
         let indexes = listing.indexes.into_iter();
-        plan.indexes = indexes.filter(|(key, _)| !self.needs_index(&needed, key)).collect();
+        let indexes: Vec<_> = indexes.filter(|(key, _)| !self.needs_index(&needed, key)).collect();
+        (plan.blobs, plan.indexes) = blocking(move || Ok((sized(blobs), sized(indexes)))).await?;
         let aside = aside.into_iter().filter(|(_, time, _)| !young(scope, Some(*time)));
         plan.quarantined = aside.map(|(path, _, bytes)| (path, bytes)).collect();
         Ok(plan)
@@ -297,10 +304,20 @@ pub(super) fn tree_bytes(path: &Path) -> u64 {
     own + below.sum::<u64>()
 }
 
+/// Files with the bytes that they take on the disk.
+pub(super) fn sized<K>(files: Vec<(K, PathBuf)>) -> Vec<(K, u64)> {
+    files.into_iter().map(|(key, path)| (key, super::fsck::allocated(&path))).collect()
+}
+
 /// Removes a quarantined file or directory.
 pub(super) async fn remove_aside(path: PathBuf) -> Result<(), ImagesError> {
     blocking(move || {
         let is_dir = std::fs::symlink_metadata(&path).is_ok_and(|found| found.is_dir());
+        kiln_failpoint::reach("aside.remove").map_err(|source| ImagesError::Io {
+            action: "remove",
+            path: path.clone(),
+            source,
+        })?;
         let removed =
             if is_dir { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
         removed.map_err(|source| ImagesError::Io { action: "remove", path, source })

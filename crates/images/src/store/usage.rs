@@ -7,7 +7,7 @@ use kiln_types::{ChainId, DiffId, Digest};
 
 use super::ImageStore;
 use super::fsck::{Listing, Rows};
-use super::gc::{QUARANTINE, quarantined};
+use super::gc::{QUARANTINE, quarantined, sized};
 use super::index::IndexKey;
 use crate::ImagesError;
 use crate::blocking::blocking;
@@ -43,13 +43,14 @@ impl ImageStore {
             .await
             .map_err(|source| ImagesError::Metadata { action: "list what takes room", source })?;
         let data_dir = self.data_dir.clone();
-        let (listing, aside) = blocking(move || {
-            Ok((Listing::read(&data_dir)?, quarantined(&data_dir.join(QUARANTINE))?))
+        let (blobs, indexes, aside) = blocking(move || {
+            let Listing { blobs, indexes, .. } = Listing::read(&data_dir)?;
+            Ok((sized(blobs), sized(indexes), quarantined(&data_dir.join(QUARANTINE))?))
         })
         .await?;
         let mut sizes: HashMap<File, u64> = HashMap::new();
-        sizes.extend(listing.blobs.iter().map(|(blob, bytes)| (File::Blob(*blob), *bytes)));
-        sizes.extend(listing.indexes.iter().map(|(key, bytes)| (File::Index(*key), *bytes)));
+        sizes.extend(blobs.into_iter().map(|(blob, bytes)| (File::Blob(blob), bytes)));
+        sizes.extend(indexes.into_iter().map(|(key, bytes)| (File::Index(key), bytes)));
         let bytes_of = |file: &File| sizes.get(file).copied().unwrap_or(0);
 
         let mut usage = StoreBytes {

@@ -124,7 +124,9 @@ impl Engine for OciEngine {
         }
         command.arg(CONTAINER);
         let ran = program::run_unheard(command, surroundings, START_DEADLINE, &paths.log);
-        ran.map_err(|error| self.failed(id, "start the sandbox", error.into()))?;
+        ran.map_err(|error| {
+            self.failed(id, "start the sandbox", error.in_room_of(&paths.bundle).into())
+        })?;
         let launched = self.find(id, &paths, skipped)?;
         if !self.config.flavour.hands_sockets_over() {
             take_socket(&launched, &paths, &dir)

@@ -4,12 +4,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, ftruncate, memfd_create};
+use rustix::fs::{
+    MemfdFlags, SealFlags, StatVfs, fcntl_add_seals, ftruncate, memfd_create, statvfs,
+};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 
 use crate::sys::{self, Surroundings};
@@ -30,6 +32,13 @@ pub(super) enum ProgramError {
     Deadline { deadline: Duration, said: Said },
     #[error("it ended with {status}{said}")]
     Failed { status: ExitStatus, said: Said },
+    #[error("{problem}; the file system of {} has hardly any room left", path.display())]
+    NoRoom {
+        problem: String,
+        path: PathBuf,
+        #[source]
+        source: io::Error,
+    },
 }
 
 /// What a program said, for the end of a sentence.
@@ -108,6 +117,21 @@ fn complete(
 }
 
 impl ProgramError {
+    /// The same, of a program that keeps its files in `directory`: without room for them it may say
+    /// anything.
+    pub(super) fn in_room_of(self, directory: &Path) -> Self {
+        const LEAST: u64 = 1 << 20;
+        let full = |found: StatVfs| found.f_bavail * found.f_frsize < LEAST;
+        match self {
+            Self::Failed { .. } if statvfs(directory).is_ok_and(full) => Self::NoRoom {
+                problem: self.to_string(),
+                path: directory.to_owned(),
+                source: io::ErrorKind::StorageFull.into(),
+            },
+            other => other,
+        }
+    }
+
     fn with(self, text: String) -> Self {
         match self {
             Self::Failed { status, .. } => Self::Failed { status, said: Said(text) },

@@ -173,6 +173,7 @@ impl Builds {
         let mut items = self.items(&app.config.data_dir);
         for id in &self.over {
             app.images.metadata().remove_build(id).await?;
+            kiln_failpoint::pass("gc.build-unrecorded");
         }
         let dir = app.config.data_dir.join("builds");
         for item in &mut items {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
 
+use crate::collect::{Collection, Much, Said};
 use crate::daemon::signal;
 use crate::epoch::Epoch;
 use crate::fault::Victim;
@@ -38,9 +39,6 @@ pub(super) async fn kill(
         }
         Victim::Launcher => processes.launchers.first().copied(),
         Victim::Parked => (!processes.parked.is_empty()).then(|| *rng.pick(&processes.parked)),
-        Victim::Tool => {
-            children(daemon)?.into_iter().find(|pid| !processes.launchers.contains(pid))
-        }
         Victim::Agent => agent(epoch, rng, touched)?,
     };
     // It may have ended by itself in this very moment.
@@ -68,15 +66,6 @@ fn agent(epoch: &mut Epoch, rng: &mut Rng, touched: &mut BTreeSet<String>) -> Re
     Ok(Some(pid))
 }
 
-fn children(parent: u32) -> Result<Vec<u32>> {
-    let mut all = Vec::new();
-    for task in fs::read_dir(format!("/proc/{parent}/task"))?.flatten() {
-        let text = fs::read_to_string(task.path().join("children")).unwrap_or_default();
-        all.extend(text.split_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-    }
-    Ok(all)
-}
-
 /// A full disk takes no more, but what is on it can be removed.
 pub(super) async fn remove_on_full_disk(epoch: &mut Epoch) -> Result<()> {
     let sandbox = epoch.world.sandboxes(None).into_iter().next();
@@ -86,6 +75,7 @@ pub(super) async fn remove_on_full_disk(epoch: &mut Epoch) -> Result<()> {
         sandbox.map(|sandbox| Operation::Remove { sandbox }),
         image.map(|name| Operation::RemoveImage { name }),
         snapshot.map(|name| Operation::RemoveSnapshot { name }),
+        Some(Operation::Gc(Collection { much: Much::All, said: Said::Nothing })),
     ];
     for operation in operations.into_iter().flatten() {
         operation.begin(&mut epoch.world);

@@ -79,13 +79,14 @@ pub(in crate::store) fn allocated(path: &Path) -> u64 {
     fs::symlink_metadata(path).map_or(0, |found| found.blocks() * 512)
 }
 
-/// What lies in the directories of the store.
+/// What lies in the directories of the store. It is listed without a look at the files themselves, of
+/// which there may be very many.
 #[derive(Debug, Default)]
 pub(in crate::store) struct Listing {
-    /// Blobs with the bytes that they take on the disk.
-    pub(in crate::store) blobs: Vec<(Digest, u64)>,
+    /// Blobs and their files.
+    pub(in crate::store) blobs: Vec<(Digest, PathBuf)>,
     /// Indexes likewise.
-    pub(in crate::store) indexes: Vec<(IndexKey, u64)>,
+    pub(in crate::store) indexes: Vec<(IndexKey, PathBuf)>,
     /// Files that are none of Kiln's.
     pub(in crate::store) foreign: Vec<PathBuf>,
 }
@@ -111,23 +112,21 @@ impl Listing {
                 listing.foreign.push(shard);
                 continue;
             };
-            for path in entries(&shard).map_err(failed(&shard))? {
+            for (path, is_file) in typed_entries(&shard).map_err(failed(&shard))? {
                 let digest = name(&path)
                     .filter(|name| name.starts_with(&prefix))
                     .and_then(|name| format!("sha256:{name}").parse().ok());
-                match (digest, is_file(&path)) {
-                    (_, None) => {}
-                    (Some(digest), Some(true)) => listing.blobs.push((digest, allocated(&path))),
+                match (digest, is_file) {
+                    (Some(digest), true) => listing.blobs.push((digest, path)),
                     _ => listing.foreign.push(path),
                 }
             }
         }
         let indexes = data_dir.join("indexes");
-        for path in entries(&indexes).map_err(failed(&indexes))? {
+        for (path, is_file) in typed_entries(&indexes).map_err(failed(&indexes))? {
             let key = name(&path).and_then(IndexKey::of_file_name);
-            match (key, is_file(&path)) {
-                (_, None) => {}
-                (Some(key), Some(true)) => listing.indexes.push((key, allocated(&path))),
+            match (key, is_file) {
+                (Some(key), true) => listing.indexes.push((key, path)),
                 // Being written.
                 _ if name(&path).is_some_and(|name| name.starts_with(".new-")) => {}
                 _ => listing.foreign.push(path),
@@ -141,9 +140,25 @@ fn name(path: &Path) -> Option<&str> {
     path.file_name().and_then(OsStr::to_str)
 }
 
-/// `None` when it is gone by now.
-fn is_file(path: &Path) -> Option<bool> {
-    fs::symlink_metadata(path).ok().map(|found| found.is_file())
+/// What is in a directory, by name, and whether each is a regular file; nothing if there is none.
+fn typed_entries(dir: &Path) -> io::Result<Vec<(PathBuf, bool)>> {
+    let entries = match fs::read_dir(dir) {
+        Ok(entries) => entries,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(error),
+    };
+    let mut found = Vec::new();
+    for entry in entries {
+        let entry = entry?;
+        match entry.file_type() {
+            Ok(kind) => found.push((entry.file_name(), kind.is_file())),
+            // It is gone by now. Most file systems tell the type with the name.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    found.sort();
+    Ok(found.into_iter().map(|(name, is_file)| (dir.join(name), is_file)).collect())
 }
 
 /// What of the files the rows speak of.
