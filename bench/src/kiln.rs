@@ -4,6 +4,7 @@ use std::cell::{RefCell, RefMut};
 use std::fs::{self, File};
 use std::io::{BufRead as _, BufReader};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -13,6 +14,7 @@ use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
 use crate::http::Connection;
+use crate::interrupt;
 
 /// How a daemon is configured.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,6 +84,8 @@ impl Kiln {
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(log)
+            // A terminal's signals are for the program that ends this one in order.
+            .process_group(0)
             .spawn()
             .with_context(|| format!("could not start {}", program.display()))?;
         let stdout = child.stdout.take().context("the daemon has no output")?;
@@ -136,6 +140,11 @@ impl Kiln {
     /// Makes and starts a sandbox; its id.
     pub(crate) fn create(&self, image: &str) -> Result<String> {
         create(&mut *self.connection()?, &json!({"image": image}))
+    }
+
+    /// Makes and starts a sandbox by a driver; its id.
+    pub(crate) fn create_by(&self, image: &str, driver: &str) -> Result<String> {
+        create(&mut *self.connection()?, &json!({"image": image, "driver": driver}))
     }
 
     /// Runs a command; its standard output.
@@ -247,6 +256,7 @@ impl Drop for Kiln {
 
 /// Makes and starts a sandbox; its id.
 pub(crate) fn create(connection: &mut Connection, body: &Value) -> Result<String> {
+    interrupt::check()?;
     text(&connection.request("POST", "/v1/sandboxes", Some(body))?.json()?, "id")
 }
 

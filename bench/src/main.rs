@@ -6,10 +6,14 @@
 #![forbid(unsafe_code)]
 #![allow(clippy::print_stdout, reason = "a program that talks to the person who runs it")]
 
+mod earlier;
 mod http;
+mod interrupt;
 mod kiln;
 mod machine;
 mod peers;
+mod place;
+mod processes;
 mod program;
 mod record;
 mod report;
@@ -72,7 +76,8 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error:#}");
-            ExitCode::FAILURE
+            let signal = interrupt::signalled().and_then(|number| u8::try_from(number).ok());
+            signal.map_or(ExitCode::FAILURE, |number| ExitCode::from(128 + number))
         }
     }
 }

@@ -75,6 +75,17 @@ fn shown(command: &Command) -> String {
     words.map(|word| word.to_string_lossy()).collect::<Vec<_>>().join(" ")
 }
 
+/// Asks all programs that run to end.
+pub(crate) fn end_all() {
+    watched().keys().for_each(|&pid| signal(pid, Signal::TERM));
+}
+
+fn signal(pid: u32, signal: Signal) {
+    if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
+        let _gone = kill_process_group(pid, signal);
+    }
+}
+
 static WATCHED: Mutex<BTreeMap<u32, Instant>> = Mutex::new(BTreeMap::new());
 
 fn watched() -> std::sync::MutexGuard<'static, BTreeMap<u32, Instant>> {
@@ -90,9 +101,7 @@ fn watch() {
                 thread::sleep(Duration::from_secs(1));
                 let now = Instant::now();
                 for (&pid, _) in watched().iter().filter(|&(_, &deadline)| deadline < now) {
-                    if let Some(pid) = Pid::from_raw(pid.cast_signed()) {
-                        let _ = kill_process_group(pid, Signal::KILL);
-                    }
+                    signal(pid, Signal::KILL);
                 }
             }
         });

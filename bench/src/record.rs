@@ -5,7 +5,7 @@ use std::io::{BufWriter, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Error, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -47,6 +47,7 @@ pub(crate) struct Recorder {
     path: PathBuf,
     part: PathBuf,
     start: Instant,
+    samples: u32,
     runs: u32,
     random: fastrand::Rng,
 }
@@ -66,6 +67,7 @@ impl Recorder {
             path: path.to_owned(),
             part,
             start: Instant::now(),
+            samples: 0,
             runs,
             random: fastrand::Rng::with_seed(seed),
         };
@@ -89,6 +91,7 @@ impl Recorder {
         let value = (value * 1000.0).round() / 1000.0;
         let at = (self.start.elapsed().as_secs_f64() * 100.0).round() / 100.0;
         let (row, who) = (row.to_owned(), who.to_owned());
+        self.samples += 1;
         self.line(&Line::Sample { row, who, value, at, load: load() })
     }
 
@@ -103,6 +106,17 @@ impl Recorder {
         self.out.flush()?;
         fs::rename(&self.part, &self.path)
             .with_context(|| format!("could not rename {}", self.part.display()))
+    }
+
+    /// Gives up a run that `error` ended: its samples stay under another name, which the error tells, and
+    /// the file of an earlier run is not touched.
+    pub(crate) fn abandon(self, error: Error) -> Error {
+        if self.samples == 0 {
+            let _gone = fs::remove_file(&self.part);
+            return error;
+        }
+        let (part, count) = (self.part.display(), self.samples);
+        error.context(format!("the run is not complete; its {count} samples are in {part}"))
     }
 
     fn line(&mut self, line: &Line) -> Result<()> {

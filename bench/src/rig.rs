@@ -6,19 +6,19 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context as _, Result};
-use tempfile::TempDir;
-
+use crate::interrupt;
 use crate::kiln::{DEFAULT, FLAVOURS, Flavour, Kiln};
 use crate::peers::{Bundle, OciRuntime, Podman, Registry};
+use crate::place::Place;
 use crate::program;
 use crate::record::Recorder;
 use crate::turns::Cost;
+use anyhow::{Context as _, Result};
 
 /// What the base image is called in Kiln's store.
 pub(crate) const BASE: &str = "bench-base";
 
-/// The rig of one run. Fields are dropped in order: the directory is the last.
+/// The rig of one run. Fields are dropped in order: the place is the last.
 #[derive(Debug)]
 pub(crate) struct Rig {
     kilns: [OnceCell<Option<Kiln>>; FLAVOURS.len()],
@@ -32,12 +32,11 @@ pub(crate) struct Rig {
     base: OnceCell<PathBuf>,
     program: PathBuf,
     cache: PathBuf,
-    directory: TempDir,
+    place: Place,
 }
 
 impl Rig {
-    /// A rig in a new directory on the disk. What takes long to make and is always the same stays in
-    /// `cache`.
+    /// A rig in a place of its own. What takes long to make and is always the same stays in `cache`.
     pub(crate) fn new(program: &Path, cache: &Path) -> Result<Self> {
         fs::create_dir_all(cache)?;
         let program =
@@ -54,13 +53,18 @@ impl Rig {
             base: OnceCell::new(),
             program,
             cache: cache.canonicalize()?,
-            directory: tempfile::Builder::new().prefix("kiln-bench-").tempdir_in("/var/tmp")?,
+            place: Place::new()?,
         })
     }
 
     /// A path in the directory of this run.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
-        self.directory.path().join(name)
+        self.place.path.join(name)
+    }
+
+    /// A directory that no disk is behind, where the host has that.
+    pub(crate) fn memory(&self) -> PathBuf {
+        self.place.memory()
     }
 
     /// The `kiln` program.
@@ -148,7 +152,7 @@ impl Rig {
     /// The registry, with the base image.
     pub(crate) fn registry(&self) -> Result<&Registry> {
         get_or_try(&self.registry, || {
-            Registry::start(&self.cache.join("registry"), self.directory.path(), self.layout()?)
+            Registry::start(&self.cache.join("registry"), &self.place.path, self.layout()?)
         })
     }
 
@@ -199,6 +203,7 @@ impl Rig {
 
 fn get_or_try<T>(cell: &OnceCell<T>, make: impl FnOnce() -> Result<T>) -> Result<&T> {
     if cell.get().is_none() {
+        interrupt::check()?;
         let made = make()?;
         assert!(cell.set(made).is_ok(), "nobody makes it meanwhile");
     }

@@ -4,6 +4,7 @@ mod build;
 mod burst;
 mod create;
 mod depth;
+mod drivers;
 mod exec;
 mod ingest;
 mod memory;
@@ -18,7 +19,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::record::Recorder;
 use crate::rig::Rig;
-use crate::{Args, machine};
+use crate::{Args, earlier, interrupt, machine};
 
 /// A row of the table.
 #[derive(Debug)]
@@ -83,7 +84,7 @@ pub(crate) const ROWS: [Row; 23] = [
     Row::new("layers-1", "create + first exec on 1 layer, API"),
     Row::new("layers-10", "create + first exec on 10 layers, API"),
     Row::new("layers-50", "create + first exec on 50 layers, API"),
-    Row::new("start", "daemon start with 10 000 images and 1000 stopped sandboxes"),
+    Row::new("start", "daemon start with 10 000 images and 1000 stopped sandboxes").budget(2000.0),
     Row::new("pause", "pause and resume"),
 ];
 
@@ -116,15 +117,26 @@ pub(crate) fn run(args: &Args, file: &Path) -> Result<()> {
         GROUPS.iter().filter(|(rows, _)| rows.iter().any(|row| wanted(row))).collect();
     ensure!(!groups.is_empty(), "no row is called so; `--list` names them");
     let runs = if args.quick { 3 } else { args.runs };
+    interrupt::catch()?;
+    earlier::sweep(&args.kiln)?;
     let rig = Rig::new(&args.kiln, &args.cache)?;
     let facts = machine::facts(rig.program(), runs, args.seed);
     let mut recorder = Recorder::create(file, facts, runs, args.seed)?;
-    for (rows, measure) in groups {
-        let start = Instant::now();
-        measure(&mut recorder, &rig).with_context(|| rows.join(", "))?;
-        eprintln!("bench: {}: {:.0} s", rows.join(", "), start.elapsed().as_secs_f64());
+    let measured = groups.into_iter().try_for_each(|group| measure(&mut recorder, &rig, group));
+    interrupt::tidy();
+    drop(rig);
+    match measured {
+        Ok(()) => recorder.finish(),
+        Err(error) => Err(recorder.abandon(interrupt::check().err().unwrap_or(error))),
     }
-    recorder.finish()
+}
+
+fn measure(recorder: &mut Recorder, rig: &Rig, (rows, measure): &Group) -> Result<()> {
+    let start = Instant::now();
+    interrupt::check()?;
+    measure(recorder, rig).with_context(|| rows.join(", "))?;
+    eprintln!("bench: {}: {:.0} s", rows.join(", "), start.elapsed().as_secs_f64());
+    Ok(())
 }
 
 fn pause(recorder: &mut Recorder, _: &Rig) -> Result<()> {

@@ -2,6 +2,7 @@
 //! starts them and takes their time, so that getting there is not part of it.
 
 use std::io::{BufRead as _, BufReader, Write as _};
+use std::os::unix::process::CommandExt as _;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
@@ -38,6 +39,8 @@ impl Spawner {
             .arg(myself)
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
+            // A terminal's signals are for the program that ends this one in order.
+            .process_group(0)
             .spawn()
             .context("could not start unshare")?;
         let stdin = child.stdin.take().context("the spawner has no input")?;

@@ -2,6 +2,7 @@
 
 use anyhow::{Context as _, Result};
 
+use crate::interrupt;
 use crate::record::Recorder;
 
 /// How long one turn of a contestant takes, which decides how many it gets.
@@ -75,11 +76,13 @@ pub(crate) fn take(
     mut contestants: Vec<Contestant<'_>>,
 ) -> Result<()> {
     for contestant in &mut contestants {
+        interrupt::check()?;
         let name = contestant.name.clone();
         (contestant.turn)().with_context(|| format!("{row}: the first turn of {name}"))?;
     }
     let turns: Vec<u32> = contestants.iter().map(|c| c.cost.turns(recorder.runs())).collect();
     for index in order(&turns, recorder.random()) {
+        interrupt::check()?;
         let contestant = &mut contestants[index];
         let measured =
             (contestant.turn)().with_context(|| format!("{row}: a turn of {}", contestant.name))?;

@@ -1,5 +1,7 @@
 //! Kiln and its peers side by side: installs the peers, builds, and hands over to `kiln-bench`.
 
+use std::os::unix::process::CommandExt as _;
+
 use anyhow::{Context as _, Result, ensure};
 
 use crate::{packages, process};
@@ -18,5 +20,7 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     process::run(process::command("cargo", &build))?;
     let program = crate::root().join("target/release/kiln-bench");
     let program = program.to_str().context("the path of the workspace is not UTF-8")?;
-    process::run(process::command(program, arguments))
+    // In the place of this program: who ends it means that one, which has much to put away.
+    let error = process::command(program, arguments).exec();
+    Err(error).with_context(|| format!("could not start {program}"))
 }

@@ -4,13 +4,18 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
+use anyhow::Result;
+use serde::{Deserialize, Serialize};
+
 use crate::program;
 
 const LOCKS: &str = "/dev/shm/libpod_lock";
 const GROUP: &str = "libpod_parent";
+/// Tells a later run what it was, in case this one is killed.
+const FILE: &str = "host-before.json";
 
 /// What the host has had of it before. Dropping it removes the rest.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub(super) struct Leftovers {
     locks: bool,
     group: bool,
@@ -18,14 +23,22 @@ pub(super) struct Leftovers {
 }
 
 impl Leftovers {
-    /// Looks at the host.
-    pub(super) fn before() -> Self {
+    /// Looks at the host, and writes it down in a directory.
+    pub(super) fn before(directory: &Path) -> Result<Self> {
         let rules = rules();
-        Self {
+        let before = Self {
             locks: Path::new(LOCKS).exists(),
             group: groups().iter().any(|group| Path::new(group).exists()),
             rules: rules.is_some_and(|rules| rules.contains("NETAVARK")),
-        }
+        };
+        fs::write(directory.join(FILE), serde_json::to_vec(&before)?)?;
+        Ok(before)
+    }
+
+    /// What a run that was killed had written down. Where it had not come to that it has left nothing.
+    pub(super) fn left(directory: &Path) -> Self {
+        let text = fs::read(directory.join(FILE)).unwrap_or_default();
+        serde_json::from_slice(&text).unwrap_or(Self { locks: true, group: true, rules: true })
     }
 }
 

@@ -1,6 +1,7 @@
 //! podman and buildah, with configuration, images and containers of their own.
 
 use std::fs;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -10,6 +11,7 @@ use anyhow::{Context as _, Result, bail};
 use super::api;
 use super::leftovers::Leftovers;
 use crate::http::Connection;
+use crate::processes;
 use crate::program::{self, Done};
 
 /// The network of a container.
@@ -43,15 +45,15 @@ impl Network {
 #[derive(Debug)]
 pub(crate) struct Podman {
     directory: PathBuf,
-    service: Child,
+    service: Option<Child>,
     _leftovers: Leftovers,
 }
 
 impl Podman {
     /// Writes the configuration, starts the API service, and pulls the base image under the name `base`.
     pub(crate) fn start(directory: &Path, reference: &str) -> Result<Self> {
-        let leftovers = Leftovers::before();
         fs::create_dir_all(directory)?;
+        let leftovers = Leftovers::before(directory)?;
         let at = |name: &str| directory.join(name).display().to_string();
         // Its database has to stay below `graphroot`: what conmon starts at a container's end is not told
         // of another place, and `podman run` would wait 20 s for it.
@@ -82,12 +84,21 @@ impl Podman {
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(fs::File::create(at("service.log"))?)
+            // A terminal's signals are for the program that ends this one in order.
+            .process_group(0)
             .spawn()
             .context("could not start podman")?;
+        let service = Some(service);
         let podman = Self { directory: directory.to_owned(), service, _leftovers: leftovers };
         podman.wait()?;
         podman.pull(reference)?;
         Ok(podman)
+    }
+
+    /// The storage root of a run that was killed: nothing can be done with it but to drop it.
+    pub(crate) fn left(directory: &Path) -> Self {
+        let leftovers = Leftovers::left(directory);
+        Self { directory: directory.to_owned(), service: None, _leftovers: leftovers }
     }
 
     /// A command with the configuration of this storage root.
@@ -149,8 +160,13 @@ impl Drop for Podman {
         if let Err(error) = removed {
             eprintln!("bench: {error:#}");
         }
-        let _ = self.service.kill();
-        let _ = self.service.wait();
+        if let Some(service) = &mut self.service {
+            let _ = service.kill();
+            let _ = service.wait();
+        }
+        // A monitor waits for minutes after the end of an exec, in case somebody asks how that was.
+        let own = format!("{}/", self.directory.display());
+        let _ = processes::end(&own, |program| program == "conmon");
         // The storage driver may have left its own directory mounted on itself.
         let graph = self.directory.join("graph/overlay");
         let _ = program::run(Command::new("umount").arg("-l").arg(graph));

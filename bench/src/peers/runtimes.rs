@@ -56,6 +56,8 @@ pub(crate) fn configure(directory: &Path, rootfs: &Path, argv: &[&str]) -> Resul
 pub(crate) struct OciRuntime {
     /// What it is called in the table.
     pub title: &'static str,
+    /// Where it keeps its containers.
+    state: PathBuf,
     words: Vec<String>,
     spawner: Option<RefCell<Spawner>>,
     next: Cell<u32>,
@@ -65,26 +67,27 @@ pub(crate) struct OciRuntime {
 impl OciRuntime {
     /// runc.
     pub(crate) fn runc(state: &Path) -> Self {
-        Self::new("runc", &["runc", "--root", &state.display().to_string()], None)
+        Self::new("runc", &["runc"], state, None)
     }
 
     /// crun, where the v2 control groups are hidden from it.
     pub(crate) fn crun(state: &Path) -> Result<Self> {
         let spawner = Spawner::start()?;
-        Ok(Self::new("crun", &["crun", "--root", &state.display().to_string()], Some(spawner)))
+        Ok(Self::new("crun", &["crun"], state, Some(spawner)))
     }
 
     /// runsc with systrap, which needs no KVM.
     pub(crate) fn runsc(state: &Path) -> Self {
-        let state = state.display().to_string();
-        let words = ["runsc", "--platform=systrap", "--network=none", "--root", &state];
-        Self::new("runsc", &words, None)
+        let words = ["runsc", "--platform=systrap", "--network=none"];
+        Self::new("runsc", &words, state, None)
     }
 
-    fn new(title: &'static str, words: &[&str], spawner: Option<Spawner>) -> Self {
+    fn new(title: &'static str, words: &[&str], state: &Path, spawner: Option<Spawner>) -> Self {
+        let root = ["--root".to_owned(), state.display().to_string()];
         Self {
             title,
-            words: words.iter().map(|&word| word.to_owned()).collect(),
+            state: state.to_owned(),
+            words: words.iter().map(|&word| word.to_owned()).chain(root).collect(),
             spawner: spawner.map(RefCell::new),
             next: Cell::new(0),
             running: RefCell::default(),
@@ -134,6 +137,16 @@ impl OciRuntime {
     pub(crate) fn remove(&self, id: &str) -> Result<()> {
         self.running.borrow_mut().retain(|running| running != id);
         self.succeed(&["delete", "--force", id]).map(drop)
+    }
+
+    /// Kills and removes all containers in the runtime's directory, which a run that was killed has left.
+    pub(crate) fn remove_left(&self) -> Result<()> {
+        if !self.state.is_dir() {
+            return Ok(());
+        }
+        let words = ["list", "--quiet"].map(str::to_owned);
+        let listed = program::succeed(&mut self.command(&words))?;
+        listed.stdout.lines().try_for_each(|id| self.remove(id.trim()))
     }
 
     /// The command with words of the runtime.

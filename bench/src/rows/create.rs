@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use anyhow::Result;
 
+use super::drivers::{Driver, drivers};
 use crate::peers::Network;
 use crate::program::{ms, succeed};
 use crate::record::Recorder;
@@ -18,6 +19,17 @@ pub(super) fn api(recorder: &mut Recorder, rig: &Rig) -> Result<()> {
         contestants.push(Contestant::new(name, Cost::Low, move || {
             let start = Instant::now();
             let sandbox = kiln.create(BASE)?;
+            kiln.exec(&sandbox, &["true"])?;
+            let time = start.elapsed();
+            kiln.remove(&sandbox)?;
+            Ok(ms(time))
+        }));
+    }
+    let kiln = rig.kiln()?;
+    for Driver { name, title, cost } in drivers(recorder, kiln, "create-api")? {
+        contestants.push(Contestant::new(title, cost, move || {
+            let start = Instant::now();
+            let sandbox = kiln.create_by(BASE, name)?;
             kiln.exec(&sandbox, &["true"])?;
             let time = start.elapsed();
             kiln.remove(&sandbox)?;

@@ -1,20 +1,24 @@
 //! What an idle sandbox costs in memory.
 
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use serde_json::Value;
 
+use super::drivers::{Driver, drivers};
 use crate::kiln::Kiln;
 use crate::peers::Network;
 use crate::record::Recorder;
 use crate::rig::{BASE, Rig};
+use crate::turns::Cost;
 
 /// How many there are at the same time.
 const COUNT: u32 = 50;
+/// As many of those that take long to make, and much memory.
+const COUNT_OF_SLOW: u32 = 10;
 const MIB: f64 = 1024.0 * 1024.0;
 /// Accounting is done in batches; what is idle has none left after this.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -36,31 +40,55 @@ fn of_kiln(recorder: &mut Recorder, rig: &Rig) -> Result<()> {
     kiln.exec(&first, &["true"])?;
     kiln.remove(&first)?;
     let before = proportional(kiln.pid())?;
-    for _ in 0..COUNT {
-        let sandbox = kiln.create(BASE)?;
+    let sandboxes = idle(recorder, &kiln, "kiln", COUNT, || kiln.create(BASE))?;
+    let grown = (proportional(kiln.pid())? - before).max(0.0);
+    recorder.sample("memory", "kiln, the daemon's own growth", grown / f64::from(COUNT) / MIB)?;
+    sandboxes.iter().try_for_each(|sandbox| kiln.remove(sandbox))?;
+    for Driver { name, title, cost } in drivers(recorder, &kiln, "memory")? {
+        let count = if cost == Cost::High { COUNT_OF_SLOW } else { COUNT };
+        let sandboxes = idle(recorder, &kiln, title, count, || kiln.create_by(BASE, name))?;
+        sandboxes.iter().try_for_each(|sandbox| kiln.remove(sandbox))?;
+    }
+    Ok(())
+}
+
+/// Makes sandboxes, and writes down what each costs while all of them are idle.
+fn idle(
+    recorder: &mut Recorder,
+    kiln: &Kiln,
+    who: &str,
+    count: u32,
+    create: impl Fn() -> Result<String>,
+) -> Result<Vec<String>> {
+    let mut sandboxes = Vec::new();
+    for _ in 0..count {
+        let sandbox = create()?;
         kiln.exec(&sandbox, &["true"])?;
+        sandboxes.push(sandbox);
     }
     thread::sleep(SETTLE);
-    // The launcher, and the processes that it keeps parked for the next sandboxes.
-    let sandboxes = kiln.sandboxes()?;
-    let mut agents = Vec::new();
+    let mut own = Vec::new();
     for sandbox in &sandboxes {
         let state = fs::read(kiln.data.join("run").join(sandbox).join("state.json"))?;
         let state: Value = serde_json::from_slice(&state)?;
-        agents.push(state["pid"].as_u64().context("no process id")? as u32);
+        let first = state["pid"].as_u64().context("no process id")? as u32;
+        own.push((first, members(first)?));
     }
+    // The launcher, and the processes that it keeps parked for the next sandboxes.
     let mut shared = 0.0;
     for child in descendants(kiln.pid())? {
-        if !agents.contains(&child) {
+        if !own.iter().any(|(_, members)| members.contains(&child)) {
             shared += proportional(child)?;
         }
     }
-    for agent in &agents {
-        let own = proportional(*agent)? + kernel(*agent)?;
-        recorder.sample("memory", "kiln", (own + shared / f64::from(COUNT)) / MIB)?;
+    for (first, members) in &own {
+        let mut all = kernel(*first)?;
+        for &member in members {
+            all += proportional(member)?;
+        }
+        recorder.sample("memory", who, (all + shared / f64::from(count)) / MIB)?;
     }
-    let grown = (proportional(kiln.pid())? - before).max(0.0);
-    recorder.sample("memory", "kiln, the daemon's own growth", grown / f64::from(COUNT) / MIB)
+    Ok(sandboxes)
 }
 
 fn of_podman(recorder: &mut Recorder, rig: &Rig) -> Result<()> {
@@ -109,28 +137,50 @@ fn proportional(pid: u32) -> Result<f64> {
 
 /// The kernel memory that is charged to the control group of a process, in bytes.
 fn kernel(pid: u32) -> Result<f64> {
-    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
-    for line in groups.lines() {
-        let mut fields = line.splitn(3, ':').skip(1);
-        let (controllers, path) = (fields.next().unwrap_or_default(), fields.next().unwrap_or("/"));
-        let path = path.trim_start_matches('/');
-        if controllers == "memory" {
-            let file = PathBuf::from("/sys/fs/cgroup/memory")
-                .join(path)
-                .join("memory.kmem.usage_in_bytes");
-            let text = fs::read_to_string(&file)
-                .with_context(|| format!("could not read {}", file.display()))?;
-            return Ok(text.trim().parse()?);
-        }
-        if controllers.is_empty() {
-            let file = PathBuf::from("/sys/fs/cgroup").join(path).join("memory.stat");
-            let text = fs::read_to_string(&file).unwrap_or_default();
-            if let Some(bytes) = text.lines().find_map(|line| line.strip_prefix("kernel ")) {
-                return Ok(bytes.parse()?);
+    let group = group(pid)?;
+    let file = group.join("memory.kmem.usage_in_bytes");
+    if file.exists() {
+        let text = fs::read_to_string(&file)
+            .with_context(|| format!("could not read {}", file.display()))?;
+        return Ok(text.trim().parse()?);
+    }
+    let text = fs::read_to_string(group.join("memory.stat")).unwrap_or_default();
+    let bytes = text.lines().find_map(|line| line.strip_prefix("kernel "));
+    Ok(bytes.context("the control group does not tell its kernel memory")?.parse()?)
+}
+
+/// All processes in the control group of one, and in groups below.
+fn members(pid: u32) -> Result<Vec<u32>> {
+    let mut found = Vec::new();
+    let mut queue = vec![group(pid)?];
+    while let Some(group) = queue.pop() {
+        let text = fs::read_to_string(group.join("cgroup.procs"))?;
+        found.extend(text.lines().map(str::parse).collect::<Result<Vec<u32>, _>>()?);
+        for entry in fs::read_dir(&group)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                queue.push(entry.path());
             }
         }
     }
-    anyhow::bail!("process {pid} is in no memory control group")
+    Ok(found)
+}
+
+/// The directory of the control group that counts the memory of a process.
+fn group(pid: u32) -> Result<PathBuf> {
+    let root = Path::new("/sys/fs/cgroup");
+    let groups = fs::read_to_string(format!("/proc/{pid}/cgroup"))?;
+    let place = |wanted: &str| {
+        groups.lines().find_map(|line| {
+            let (controllers, path) = line.split_once(':')?.1.split_once(':')?;
+            (controllers == wanted).then(|| path.trim_start_matches('/').to_owned())
+        })
+    };
+    match (place("memory"), place("")) {
+        (Some(path), _) => Ok(root.join("memory").join(path)),
+        (None, Some(path)) => Ok(root.join(path)),
+        (None, None) => anyhow::bail!("process {pid} is in no memory control group"),
+    }
 }
 
 /// All processes below one.

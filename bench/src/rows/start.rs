@@ -1,5 +1,6 @@
 //! The start of a daemon that has much to remember.
 
+use std::fs;
 use std::path::Path;
 use std::process::Command;
 use std::sync::Arc;
@@ -11,12 +12,15 @@ use kiln_metadata::{SqliteStore, TemplateDefaults};
 use kiln_types::ImageConfig;
 use serde_json::json;
 
+use crate::interrupt;
 use crate::kiln::{Kiln, create, exec};
 use crate::program::{ms, succeed};
 use crate::record::Recorder;
 use crate::rig::{BASE, Rig};
+use crate::turns::Cost;
 
-/// Each image has a layer of its own upon one that all share; the sandboxes ran once and were stopped.
+/// Each image has a layer of its own upon one that all share; the sandboxes ran once and were stopped. The
+/// store was just in use: nothing has to come from the disk.
 pub(super) fn start(recorder: &mut Recorder, rig: &Rig) -> Result<()> {
     let quick = recorder.runs() < 40;
     let (images, sandboxes) = if quick { (100, 10) } else { (10_000, 1000) };
@@ -30,7 +34,8 @@ pub(super) fn start(recorder: &mut Recorder, rig: &Rig) -> Result<()> {
     let (mut kiln, _) = restart()?;
     kiln.pull(&registry.reference(), BASE)?;
     populate(&kiln, sandboxes)?;
-    for turn in 0..=recorder.runs().div_ceil(20) {
+    for turn in 0..=Cost::High.turns(recorder.runs()) {
+        interrupt::check()?;
         kiln.end()?;
         let (started, time) = restart()?;
         kiln = started;
@@ -47,10 +52,8 @@ pub(super) fn start(recorder: &mut Recorder, rig: &Rig) -> Result<()> {
 
 /// Makes the images in memory, where nothing waits for the disk, and copies the store.
 fn fill(rig: &Rig, data: &Path, count: u32) -> Result<()> {
-    let memory = Path::new("/dev/shm");
-    let place = if memory.is_dir() { memory } else { data.parent().context("no parent")? };
-    let scratch = tempfile::Builder::new().prefix("kiln-bench-").tempdir_in(place)?;
-    let made = scratch.path().join("data");
+    let scratch = rig.memory();
+    let made = scratch.join("data");
     let (kiln, _) = Kiln::start(rig.program(), &made, &[], &rig.registry()?.host())?;
     // A daemon's own start makes all that belongs into a data directory.
     drop(kiln);
@@ -58,7 +61,7 @@ fn fill(rig: &Rig, data: &Path, count: u32) -> Result<()> {
     runtime.block_on(images(&made, count))?;
     succeed(Command::new("cp").arg("-a").arg(&made).arg(data))?;
     succeed(Command::new("sync").arg("-f").arg(data))?;
-    Ok(())
+    fs::remove_dir_all(&scratch).context("could not remove what was copied")
 }
 
 async fn images(data: &Path, count: u32) -> Result<()> {
@@ -67,6 +70,7 @@ async fn images(data: &Path, count: u32) -> Result<()> {
     let shared = archive(u32::MAX);
     let shared = store.import_layer(Box::new(shared), None, &[]).await?.diff_id;
     for number in 0..count {
+        interrupt::check()?;
         let own = archive(number);
         let own = store.import_layer(Box::new(own), None, &[shared]).await?.diff_id;
         let image = NewImage {
