@@ -40,11 +40,15 @@ impl Reserve {
 
     /// Lets go of it if the disk is about full: a start writes, too.
     pub(crate) fn release_if_scarce(&self) {
-        let directory = self.path.parent().unwrap_or(&self.path);
-        let free = statvfs(directory).map(|found| found.f_bavail * found.f_frsize);
-        if free.is_ok_and(|free| free < SCARCE) && self.release() {
+        if self.is_scarce() && self.release() {
             tracing::warn!(path = %self.path.display(), "the disk is about full: using the reserve to start");
         }
+    }
+
+    fn is_scarce(&self) -> bool {
+        let directory = self.path.parent().unwrap_or(&self.path);
+        let free = statvfs(directory).map(|found| found.f_bavail * found.f_frsize);
+        free.is_ok_and(|free| free < SCARCE)
     }
 
     /// Makes it as large as it is to be, or as there is room for.
@@ -74,6 +78,24 @@ impl Reserve {
         }
         let done = removal().await;
         self.fill();
+        done
+    }
+
+    /// Does a removal whose answer says what went, so that it must not be done in two parts: with the
+    /// room of the reserve from the start, if the disk is about full.
+    pub(crate) async fn lend_first<T>(
+        &self,
+        removal: impl Future<Output = Result<T, ApiError>>,
+    ) -> Result<T, ApiError> {
+        let lent = self.lent.lock().await;
+        if self.is_scarce() && self.release() {
+            tracing::warn!("the disk is about full: using the reserve for a removal");
+        }
+        let done = removal.await;
+        if !self.is_full() {
+            self.fill();
+        }
+        drop(lent);
         done
     }
 

@@ -38,8 +38,11 @@ pub(super) async fn gc(
     Json(request): Json<GcRequest>,
 ) -> Result<axum::Json<GcReport>, ApiError> {
     let work = Arc::clone(&app);
-    // A removal like others: it is what makes room on a full disk.
-    let collect = async move { work.reserve.lend(|| upkeep::gc(&work, request)).await };
+    let collect = async move {
+        let collection = upkeep::gc(&work, request);
+        // What would be removed is only looked at.
+        if request.dry_run { collection.await } else { work.reserve.lend_first(collection).await }
+    };
     // Not cut off when the client goes away: rows have gone whose files have not.
     app.sandboxes.detached(collect).await.map(axum::Json)
 }
