@@ -48,9 +48,12 @@ impl Template {
         let named = |failure: Failure| failure.with(format!("of {} MiB", size >> 20));
         let file = unnamed(dir).map_err(named)?;
         file.set_len(size).map_err(Failure::of("ftruncate")).map_err(named)?;
-        if let Err(error) = format(&file) {
-            let failure = no_room(&file, size).map(Failure::of("mke2fs"));
-            return Err(failure.map_or(error, named));
+        if let Err(problem) = format(&file) {
+            // What it had no room for may be free again by now, and the other way round.
+            let full = problem.contains("No space left on device");
+            let full = full.then(|| Errno::NOSPC.into()).or_else(|| no_room(&file, size));
+            let failure = full.map(Failure::of("mke2fs"));
+            return Err(failure.map_or(RootsError::Format { problem }, named));
         }
         let furnished = furnish(&file).and_then(|()| wait_until_clean(&file));
         // With no room for its blocks, the file system sees a broken disk.
@@ -90,7 +93,8 @@ fn unnamed(dir: &Path) -> Result<File, Failure> {
     Ok(File::from(file))
 }
 
-fn format(file: &File) -> Result<(), RootsError> {
+/// Runs mke2fs; an error is what it said.
+fn format(file: &File) -> Result<(), String> {
     let path = format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd());
     let inode_ratio = UpperLimits::BYTES_PER_INODE.to_string();
     let mke2fs = Program {
@@ -116,10 +120,10 @@ fn format(file: &File) -> Result<(), RootsError> {
             &path,
         ],
         // What the host's own file says must not matter.
-        environment: &[("MKE2FS_CONFIG", "/dev/null")],
+        environment: &[("MKE2FS_CONFIG", "/dev/null"), ("LC_ALL", "C")],
         deadline: DEADLINE,
     };
-    program::run(&mke2fs).map_err(|problem| RootsError::Format { problem })
+    program::run(&mke2fs)
 }
 
 /// The error of a disk that has no room left, if that is what a file of `size` bytes has met.
