@@ -12,6 +12,7 @@ use std::process::Command;
 
 mod generate;
 mod gnu;
+mod habits;
 mod listing;
 mod ours;
 pub mod producers;
@@ -20,6 +21,7 @@ mod table;
 
 use crate::properties::Target;
 use crate::random::Random;
+use habits::{Shown, excuse, gnu_fails};
 use listing::{Exactness, Listing, difference};
 use python::{Answer, Python};
 use table::{STRICTER, Tool};
@@ -117,20 +119,9 @@ impl Case<'_> {
                 return self.compare_refusal(key, &error, gnu.is_ok(), python.is_ok());
             }
         };
-        let features: Vec<String> =
-            python.as_ref().map(|answer| answer.features.clone()).unwrap_or_default();
         let mut alike = true;
         match &python {
-            Ok(answer) => {
-                let exact = Exactness { symlink_times: true };
-                if let Some(what) =
-                    difference(&described(&ours, &answer.listing), &answer.listing, exact)
-                {
-                    let what = format!("Python sees another tree: {what}");
-                    self.differs(Tool::Python, &features, &what);
-                    alike = false;
-                }
-            }
+            Ok(answer) => alike &= self.same_tree(Tool::Python, &ours, &answer.listing, answer),
             Err(error) => {
                 alike = false;
                 match table::python_refuses(error) {
@@ -139,36 +130,60 @@ impl Case<'_> {
                 }
             }
         }
-        match &gnu {
-            Ok(listing) => {
-                let exact = Exactness { symlink_times: true };
-                // Python says which directories no entry describes.
-                let what = python.as_ref().ok().and_then(|answer| {
-                    difference(&described(&ours, &answer.listing), listing, exact)
-                });
-                if let Some(what) = what {
-                    alike = false;
-                    self.differs(
-                        Tool::Gnu,
-                        &features,
-                        &format!("GNU tar makes another tree: {what}"),
-                    );
-                }
+        match (&gnu, &python) {
+            (Ok(listing), Ok(answer)) => {
+                alike &= self.same_tree(Tool::Gnu, &ours, listing, answer);
             }
-            Err(error) => {
+            // Python says which directories no entry describes.
+            (Ok(_), Err(_)) => {}
+            (Err(error), _) => {
                 alike = false;
-                let through = features.iter().any(|feature| feature.starts_with("below a symlink"));
-                match table::gnu_refuses(error) {
-                    Some(why) if !through => self.known(&format!("GNU tar refuses: {why}")),
-                    _ => {
-                        let what = format!("GNU tar refuses what we read: {error}");
-                        self.differs(Tool::Gnu, &features, &what);
-                    }
-                }
+                self.gnu_refuses(error, python.as_ref().ok());
             }
         }
         if alike {
             self.summary.alike += 1;
+        }
+    }
+
+    /// Compares the trees; `answer` says what the archive has that tools are known to read otherwise.
+    fn same_tree(&mut self, tool: Tool, ours: &Listing, theirs: &Listing, answer: &Answer) -> bool {
+        let exact = Exactness { symlink_times: true };
+        let ours = described(ours, &answer.listing);
+        let Some(mut what) = difference(&ours, theirs, exact) else { return true };
+        if let Some((excused, why)) = excuse(&ours, theirs, tool, &answer.habits) {
+            match difference(&excused, theirs, exact) {
+                None => {
+                    self.known(&format!("{tool:?} differs: {why}"));
+                    return false;
+                }
+                Some(more) => what = more,
+            }
+        }
+        let what = match tool {
+            Tool::Gnu => format!("GNU tar makes another tree: {what}"),
+            Tool::Python => format!("Python sees another tree: {what}"),
+        };
+        self.differs(tool, &answer.features, &what);
+        false
+    }
+
+    fn gnu_refuses(&mut self, error: &str, answer: Option<&Answer>) {
+        let (features, habits): (&[String], &[Shown]) = match answer {
+            Some(answer) => (&answer.features, &answer.habits),
+            None => (&[], &[]),
+        };
+        let through = features.iter().any(|feature| feature.starts_with("below a symlink"));
+        let why = table::gnu_refuses(error).filter(|_| !through);
+        match why.or_else(|| gnu_fails(error, habits)) {
+            Some(why) => self.known(&format!("GNU tar refuses: {why}")),
+            None => {
+                self.differs(
+                    Tool::Gnu,
+                    features,
+                    &format!("GNU tar refuses what we read: {error}"),
+                );
+            }
         }
     }
 

@@ -56,6 +56,8 @@ impl State {
         let kind = match old {
             // What replaces a directory is a case of its own.
             Some(true) => 0,
+            // A symlink may lead to it.
+            Some(false) if !self.below.is_empty() && self.is_directory(&name) => 0,
             _ => random.below(10),
         };
         match kind {
@@ -131,6 +133,11 @@ impl State {
         }
     }
 
+    /// Whether the last entry of that name is a directory.
+    fn is_directory(&self, name: &[u8]) -> bool {
+        self.taken.iter().rev().find(|(taken, _)| taken == name).is_some_and(|(_, dir)| *dir)
+    }
+
     /// A name below a symlink, which nothing else has.
     fn below(&mut self, random: &mut Random) -> Vec<u8> {
         self.fresh += 1;
@@ -146,7 +153,8 @@ impl State {
         } else {
             self.below(random)
         };
-        let directories = self.taken.iter().filter(|(_, dir)| *dir).map(|(name, _)| name);
+        let directories = self.taken.iter().filter(|(name, dir)| *dir && self.is_directory(name));
+        let directories = directories.map(|(name, _)| name);
         let described: Vec<Vec<u8>> = directories.chain(&self.below).cloned().collect();
         let target = match random.below(8) {
             0 => format!("nowhere{}/deeper", self.fresh).into_bytes(),

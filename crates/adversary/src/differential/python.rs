@@ -7,6 +7,7 @@ use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 
 use serde_json::Value;
 
+use super::habits::Shown;
 use super::listing::{Attributes, Listing, Node};
 
 /// The process; it ends with the value.
@@ -22,6 +23,8 @@ pub(super) struct Answer {
     pub(super) listing: Listing,
     /// What tools are known to do differently.
     pub(super) features: Vec<String>,
+    /// The same of attributes of single paths.
+    pub(super) habits: Vec<Shown>,
 }
 
 impl Python {
@@ -58,7 +61,10 @@ impl Python {
         let listing = entries.iter().map(|(path, node)| (bytes(path), read_node(node))).collect();
         let features = answer["features"].as_array().into_iter().flatten();
         let features = features.filter_map(Value::as_str).map(str::to_owned).collect();
-        Ok(Answer { listing, features })
+        let habits = answer["habits"].as_array().into_iter().flatten();
+        let habits = habits
+            .filter_map(|habit| Some((bytes(habit[0].as_str()?), habit[1].as_str()?.to_owned())));
+        Ok(Answer { listing, features, habits: habits.collect() })
     }
 }
 

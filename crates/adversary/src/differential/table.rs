@@ -83,8 +83,9 @@ pub(super) fn gnu_differs(feature: &str) -> Option<&'static str> {
 pub(super) fn python_refuses(error: &str) -> Option<&'static str> {
     match error {
         "rule: no target" => Some(REPLACED_LINK),
-        _ if error.ends_with("end of file header") => {
-            Some("an archive in which a global header is all there is")
+        // Any other header that has no entry is refused here too.
+        "ReadError: end of file header" | "ReadError: empty header" => {
+            Some("a global header that no entry follows")
         }
         _ => None,
     }

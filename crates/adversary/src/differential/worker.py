@@ -7,6 +7,7 @@ every path with what it is. Made to agree with Kiln's reader, and to share nothi
 import hashlib
 import json
 import os
+import re
 import sys
 import tarfile
 
@@ -29,7 +30,35 @@ def parts_of(name):
 
 
 def directory(implied):
-    return {"kind": "d", "children": {}, "implied": implied}
+    # "names" are those of its entries, "delayed" those by which symlinks that lead out were put into it.
+    return {"kind": "d", "children": {}, "implied": implied, "names": set(), "delayed": set()}
+
+
+def leads_out(target):
+    return target.startswith(b"/") or b".." in target.split(b"/")
+
+
+def spelled(name):
+    return data_of(name).strip(b"/")
+
+
+def habits(root, path, node):
+    """Why attributes of a directory may be others where they are set at the end, by names."""
+    if not node["implied"] and node["delayed"] - node["names"]:
+        yield path, "a symlink that leads out put into a directory by another name"
+    for name in node["names"]:
+        parts = [part for part in name.split(b"/") if part not in (b"", b".")]
+        try:
+            at = resolve(root, parts, set())
+        except Refused:
+            at = None
+        if at != path:
+            yield path, LOST
+            if at is not None:
+                yield at, LOST
+
+
+LOST = "a directory whose name leads elsewhere at the end"
 
 
 def resolve(root, parts, features):
@@ -59,7 +88,7 @@ def resolve(root, parts, features):
                 raise Refused("loop")
             target = bytes.fromhex(child["target"])
             names = [name for name in target.split(b"/") if name not in (b"", b".")]
-            if target.startswith(b"/") or b".." in names:
+            if leads_out(target):
                 features.add("below a symlink that leads out")
             if target.startswith(b"/"):
                 del way[1:]
@@ -115,6 +144,18 @@ def peculiarities(archive, member):
         yield "slash in a name that an extended header replaces"
 
 
+def has_records_in_padding(archive, member):
+    at = archive.fileobj.tell()
+    archive.fileobj.seek(member.offset)
+    extension = archive.fileobj.read(512)
+    padding = b""
+    if extension[156:157] == b"x":
+        size = tarfile.nti(extension[124:136])
+        padding = archive.fileobj.read(-(-size // 512) * 512)[size:]
+    archive.fileobj.seek(at)
+    return re.match(rb"\d+ [^=]+=", padding) is not None
+
+
 def read(path):
     root = directory(True)
     features = set()
@@ -138,19 +179,19 @@ def read(path):
                 if not is_directory:
                     raise Refused("root")
                 root.update(attributes(member), implied=False)
+                root["names"].add(spelled(name))
                 continue
             parts = resolve(root, parts[:-1], features) + parts[-1:]
             parent = walk(root, parts[:-1])
             old = parent["children"].get(parts[-1])
             if old is not None and old["kind"] == "d" and not is_directory:
                 features.add("directory replaced")
-            if old is not None and old["kind"] == "l":
-                target = bytes.fromhex(old["target"])
-                if target.startswith(b"/") or b".." in target.split(b"/"):
-                    features.add("symlink that leads out replaced")
+            if old is not None and old["kind"] == "l" and leads_out(bytes.fromhex(old["target"])):
+                features.add("symlink that leads out replaced")
             if is_directory:
                 new = old if old is not None and old["kind"] == "d" else directory(False)
                 new.update(attributes(member), implied=False)
+                new["names"].add(spelled(name))
             elif member.islnk():
                 target = parts_of(member.linkname)
                 if target:
@@ -162,6 +203,8 @@ def read(path):
                     raise Refused("link to directory")
             elif member.issym():
                 new = {"kind": "l", "target": data_of(member.linkname).hex(), **attributes(member)}
+                if leads_out(data_of(member.linkname)):
+                    parent["delayed"].add(spelled(name.rpartition("/")[0]))
             elif member.ischr() or member.isblk():
                 kind = "c" if member.ischr() else "b"
                 if kind == "c" and not member.devmajor and not member.devminor:
@@ -178,14 +221,22 @@ def read(path):
                     raise Refused("truncated")
                 new = {"kind": "f", "size": member.size, **attributes(member)}
                 new["content"] = hashlib.sha256(content).hexdigest()
+            if not member.islnk():
+                new["padding"] = has_records_in_padding(archive, member)
             parent["children"][parts[-1]] = new
     found = {}
     names = {}
+    notes = []
     stack = [(b"", root)]
     while stack:
         path, node = stack.pop()
-        shown = {key: value for key, value in node.items() if key != "children"}
-        if node["kind"] != "d":
+        hidden = ("children", "names", "delayed", "padding")
+        shown = {key: value for key, value in node.items() if key not in hidden}
+        if node.get("padding"):
+            notes.append((path.split(b"/")[1:], "records behind the end of an extended header"))
+        if node["kind"] == "d":
+            notes.extend(habits(root, path.split(b"/")[1:], node))
+        else:
             names.setdefault(id(node), []).append(path)
         found[path] = shown
         for part, child in node.get("children", {}).items():
@@ -196,6 +247,9 @@ def read(path):
     return {
         "entries": {path.hex(): node for path, node in found.items()},
         "features": sorted(features),
+        "habits": sorted(
+            (b"".join(b"/" + part for part in parts).hex(), why) for parts, why in notes
+        ),
     }
 
 
