@@ -61,8 +61,9 @@ impl Row {
 }
 
 /// All rows, in the order of the table.
-pub(crate) const ROWS: [Row; 23] = [
+pub(crate) const ROWS: [Row; 24] = [
     Row::new("create-api", "create + first exec, API").budget(10.0).tail_budget(25.0),
+    Row::new("create-drivers", "create + first exec by Kiln's drivers, API"),
     Row::new("create-cli", "create, run `true`, remove, CLI"),
     Row::new("burst-20", "20 creates at once, each answering an exec: until the last answered"),
     Row::new("burst-100", "100 creates at once, each answering an exec: until the last answered"),
@@ -93,6 +94,7 @@ type Group = (&'static [&'static str], fn(&mut Recorder, &Rig) -> Result<()>);
 
 const GROUPS: &[Group] = &[
     (&["create-api"], create::api),
+    (&["create-drivers"], create::by_drivers),
     (&["create-cli"], create::cli),
     (&["exec-api"], exec::api),
     (&["exec-cli"], exec::cli),
