@@ -20,7 +20,7 @@ pub(crate) async fn warm_up(daemon: &Daemon, count: usize) -> Result<()> {
 }
 
 pub(crate) async fn run(daemon: &Daemon, count: usize) -> Result<()> {
-    let before = Census::take(daemon);
+    let before = Census::at_rest(daemon).await;
     let used = census::memory(daemon);
     let begun = Instant::now();
     let limits = ResourceLimits {

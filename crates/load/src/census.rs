@@ -12,6 +12,8 @@ use crate::daemon::Daemon;
 
 /// How long what is being cleaned up in the background may take.
 const SETTLE: Duration = Duration::from_secs(30);
+/// So many looks in a row that see the same are rest.
+const LOOKS: usize = 10;
 
 /// Counts by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +63,24 @@ impl Census {
         let database =
             database.iter().filter_map(|path| fs::metadata(path).ok()).map(|about| about.len());
         Self { counts, descriptors, rss: rss(pid), database: database.sum() }
+    }
+
+    /// Counts until it stays the same for a while: what is kept ready has to be made again after use.
+    pub(crate) async fn at_rest(daemon: &Daemon) -> Self {
+        let deadline = Instant::now() + SETTLE;
+        let (mut last, mut same) = (Self::take(daemon), 0);
+        while same < LOOKS && Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            let now = Self::take(daemon);
+            let steady = |census: &Self| {
+                let mut counts = census.counts.clone();
+                counts.remove("threads");
+                counts
+            };
+            same = if steady(&now) == steady(&last) { same + 1 } else { 0 };
+            last = now;
+        }
+        last
     }
 
     /// Counts until it is as it was, or says what is not.

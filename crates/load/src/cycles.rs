@@ -12,7 +12,7 @@ use crate::daemon::{Daemon, IMAGE};
 const GROWTH: u64 = 48 << 10;
 
 pub(crate) async fn run(daemon: &Daemon, count: usize, name: &str) -> Result<()> {
-    let before = Census::take(daemon);
+    let before = Census::at_rest(daemon).await;
     let mut times = Vec::with_capacity(count);
     let part = (count / 10).max(1);
     let begun = Instant::now();

@@ -28,7 +28,7 @@ pub(crate) async fn run(daemon: &Daemon, time: Duration, seed: u64) -> Result<()
         first.run(name).await?;
     }
     first.end().await?;
-    let before = Census::take(daemon);
+    let before = Census::at_rest(daemon).await;
     let deadline = Instant::now() + time;
     let tallies = (0..CLIENTS).map(|number| client(daemon, number, seed, deadline));
     let tallies = join_all(tallies).await;
