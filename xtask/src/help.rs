@@ -22,6 +22,9 @@ cargo xtask <task>; `cargo xtask <task> --help` shows the options of one
                    requests made from docs/openapi.json against a real daemon, for N seconds (600)
   load [--quick] [--only burst|cycles|mixed] [--seed N]
                    200 sandboxes at once, 10 000 cycles, 60 s of 16 clients: no error, no leak
+  kernels [VERSION…]
+                   checks and end-to-end tests on stock kernels of Debian (6.1 and 6.12), each in a
+                   machine that QEMU emulates; takes a quarter of an hour a kernel
   fsck-matrix      a flipped byte in every block of everything that is stored, and every cut: found
   gc-model         garbage collection beside 100 000 random operations (docs/integrity.md)
   torture [--quick] [--seed N] [--points N] [--from N] [--only AREA] [--verbose]

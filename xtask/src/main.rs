@@ -9,6 +9,7 @@ mod deps;
 mod differential;
 mod fuzz;
 mod help;
+mod kernels;
 mod load;
 mod openapi;
 mod packages;
@@ -61,6 +62,7 @@ fn run(arguments: &[&str]) -> Result<()> {
         ["load", rest @ ..] => load::run(rest),
         ["fsck-matrix"] => store::fsck_matrix(),
         ["gc-model"] => store::gc_model(),
+        ["kernels", versions @ ..] => kernels::run(versions),
         ["rows"] => rows::run(),
         ["torture", options @ ..] => torture::run(options),
         ["help" | "--help" | "-h"] | [] => {

@@ -55,6 +55,19 @@ pub(crate) const BENCH: &[&str] = &[
     "tar",
 ];
 
+/// What machines with other kernels need.
+pub(crate) const KERNELS: &[&str] = &[
+    "gcc",
+    "libc6-dev",
+    "mmdebstrap",
+    "ca-certificates",
+    "busybox-static",
+    "e2fsprogs",
+    "kmod",
+    "xz-utils",
+    "qemu-system-x86",
+];
+
 /// Installs what is missing.
 pub(crate) fn install(packages: &[&str]) -> Result<()> {
     let missing: Vec<&str> = packages.iter().copied().filter(|name| !installed(name)).collect();

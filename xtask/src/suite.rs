@@ -34,8 +34,8 @@ pub(crate) fn ci() -> Result<()> {
 /// what takes long or has nothing to do with how a layer is mounted.
 fn in_directories() -> Result<()> {
     let start = Instant::now();
-    let filter = "test(build::) | test(environment::) | test(layer) | test(lifecycle::) | test(musl::) \
-        | test(pull::) | test(snapshot::)";
+    let filter = "test(build::) | test(df::) | test(environment::) | test(gc::) | test(layer) \
+        | test(lifecycle::) | test(musl::) | test(pull::) | test(snapshot::)";
     let filter =
         format!("(({filter}) - test(heavy_) - test(s4_3_) - test(s0_2_)) | test(hostile_layers::)");
     let mut tests =

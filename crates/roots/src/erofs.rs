@@ -15,6 +15,7 @@ use rustix::mount::{
     fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
+use crate::attached::placeless_mounts_are_whole;
 use crate::directories::Store;
 use crate::overlay::kernel_messages;
 use crate::{LayerDamage, LayerMounts, LayerSource, RootsError};
@@ -82,6 +83,10 @@ impl LayerMounts for ErofsMounts {
     }
 
     fn mount(&self, layer: &LayerSource) -> Result<OwnedFd, RootsError> {
+        if !placeless_mounts_are_whole() {
+            // There are no copies of a mount that is kept: each sandbox has a superblock of its own.
+            return mount(layer);
+        }
         let identity = identity(&layer.index)?;
         {
             let mut kept = self.lock();

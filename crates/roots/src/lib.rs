@@ -6,6 +6,7 @@
 //! it where it belongs); to read what is in a layer or an upper. Blocking code only.
 #![deny(unsafe_code)]
 
+mod attached;
 #[cfg(feature = "conformance")]
 pub mod conformance;
 mod directories;

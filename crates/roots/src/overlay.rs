@@ -10,6 +10,7 @@ use rustix::mount::{
     fsconfig_set_flag, fsconfig_set_string, fsmount, fsopen, open_tree,
 };
 
+use crate::attached::{Places, placeless_mounts_are_whole};
 use crate::inherit::inherit;
 use crate::{RootsError, sys};
 
@@ -29,6 +30,10 @@ pub(crate) struct Parts<'a> {
     pub(crate) volatile: bool,
 }
 
+/// A foreign layer could carry redirects and metadata-only copies; neither is followed.
+const OPTIONS: [(&str, &str); 3] =
+    [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")];
+
 impl Parts<'_> {
     /// Mounts, and proves that the mount can be written to.
     pub(crate) fn mount(self) -> Result<OwnedFd, RootsError> {
@@ -36,7 +41,18 @@ impl Parts<'_> {
             inherit(top, self.upper_dir)
                 .map_err(self.explain("inherit the root's attributes", None))?;
         }
-        let upper = clone_directory(self.upper_dir, "", "the upper")?;
+        // Where the kernel copies only mounts with a place, one without is the caller's alone.
+        let upper = match clone_directory(self.upper_dir, "", "the upper") {
+            Err(_) if !placeless_mounts_are_whole() => {
+                let own = self.upper_dir.try_clone_to_owned();
+                own.map_err(|source| RootsError::Idmap {
+                    what: "the upper".to_owned(),
+                    step: "dup",
+                    source,
+                })?
+            }
+            upper => upper?,
+        };
         for mount in self.lowers.iter().chain([&upper]) {
             sys::idmap(mount.as_fd(), self.userns).map_err(|source| RootsError::Idmap {
                 what: format!("upper `{}` and its layers", self.upper),
@@ -60,6 +76,12 @@ impl Parts<'_> {
     }
 
     fn mount_as_owner(&self, upper: &OwnedFd) -> Result<OwnedFd, RootsError> {
+        let places = if placeless_mounts_are_whole() {
+            None
+        } else {
+            let places = Places::make(&self.lowers, upper);
+            Some(places.map_err(|(step, error)| self.explain(step, None)(error))?)
+        };
         sys::become_file_owner(self.base).map_err(|source| RootsError::Idmap {
             what: format!("the mounter of upper `{}`", self.upper),
             step: "setfsuid",
@@ -78,6 +100,18 @@ impl Parts<'_> {
             Err(error) => return Err(self.explain("fstatat(w/work/incompat)", None)(error)),
         }
 
+        let mount = match places {
+            Some(places) => places
+                .mount(&self.options())
+                .map_err(|(step, error)| self.explain(step, None)(error))?,
+            None => self.mount_placeless(&content, &work)?,
+        };
+        self.prove_writable(&mount)?;
+        Ok(mount)
+    }
+
+    /// The overlay of mounts that have no place.
+    fn mount_placeless(&self, content: &OwnedFd, work: &OwnedFd) -> Result<OwnedFd, RootsError> {
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)
             .map_err(self.explain("fsopen(overlay)", None))?;
         let fs = Some(context.as_fd());
@@ -85,13 +119,11 @@ impl Parts<'_> {
             fsconfig_set_fd(&context, "lowerdir+", lower)
                 .map_err(self.explain("fsconfig(lowerdir+)", fs))?;
         }
-        fsconfig_set_fd(&context, "upperdir", &content)
+        fsconfig_set_fd(&context, "upperdir", content)
             .map_err(self.explain("fsconfig(upperdir)", fs))?;
-        fsconfig_set_fd(&context, "workdir", &work)
+        fsconfig_set_fd(&context, "workdir", work)
             .map_err(self.explain("fsconfig(workdir)", fs))?;
-        // A foreign layer could carry redirects and metadata-only copies; neither is followed.
-        for (option, value) in [("redirect_dir", "nofollow"), ("metacopy", "off"), ("index", "off")]
-        {
+        for (option, value) in OPTIONS {
             fsconfig_set_string(&context, option, value).map_err(self.explain(option, fs))?;
         }
         if self.volatile {
@@ -99,11 +131,20 @@ impl Parts<'_> {
                 .map_err(self.explain("fsconfig(volatile)", fs))?;
         }
         fsconfig_create(&context).map_err(self.explain("fsconfig(create)", fs))?;
-        let mount =
-            fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
-                .map_err(self.explain("fsmount", fs))?;
-        self.prove_writable(&mount)?;
-        Ok(mount)
+        fsmount(&context, FsMountFlags::FSMOUNT_CLOEXEC, MountAttrFlags::MOUNT_ATTR_NODEV)
+            .map_err(self.explain("fsmount", fs))
+    }
+
+    /// The options besides the layers, each behind a comma.
+    fn options(&self) -> String {
+        let mut options = String::new();
+        for (option, value) in OPTIONS {
+            options += &format!(",{option}={value}");
+        }
+        if self.volatile {
+            options += ",volatile";
+        }
+        options
     }
 
     /// The kernel mounts an overlay read-only, without an error, when it cannot use the work directory.

@@ -68,6 +68,15 @@ pub(crate) fn become_file_owner(id: u32) -> io::Result<()> {
     Ok(())
 }
 
+/// Takes this thread into a copy of its mount namespace, with a working directory of its own.
+///
+/// There is no way back: the thread must be one that ends after its work.
+pub(crate) fn own_mount_namespace() -> rustix::io::Result<()> {
+    // SAFETY: a new mount namespace, and with it its own root and working directory, concern the calling
+    // thread only; descriptors and memory stay shared.
+    unsafe { rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS) }
+}
+
 /// The number of a loop device that nobody uses at this moment.
 pub(crate) fn loop_get_free(control: BorrowedFd<'_>) -> io::Result<u32> {
     const LOOP_CTL_GET_FREE: libc::Ioctl = 0x4C82;

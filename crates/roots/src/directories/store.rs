@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::fs::{DirBuilderExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -169,13 +170,20 @@ impl Store {
         names.map(|name| self.recorded(name)).sum()
     }
 
+    /// What the record says of the tree, and what the record and its directory take themselves.
     fn recorded(&self, name: &str) -> Result<u64, RootsError> {
-        let record = self.path.join(name).join(RECORD);
+        let whole = self.path.join(name);
+        let record = whole.join(RECORD);
         let text = fs::read_to_string(&record).map_err(at("read", &record))?;
         let bytes = text.lines().find_map(|line| line.strip_prefix("bytes "));
-        bytes
+        let tree: u64 = bytes
             .and_then(|bytes| bytes.parse().ok())
-            .ok_or_else(|| at("understand", &record)(io::ErrorKind::InvalidData.into()))
+            .ok_or_else(|| at("understand", &record)(io::ErrorKind::InvalidData.into()))?;
+        let held = |path: &Path| match fs::symlink_metadata(path) {
+            Ok(found) => Ok(found.blocks() * 512),
+            Err(source) => Err(at("look at", path)(source)),
+        };
+        Ok(tree + held(&whole)? + held(&record)?)
     }
 
     fn names(&self) -> Result<Vec<String>, RootsError> {

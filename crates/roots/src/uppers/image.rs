@@ -24,6 +24,7 @@ use rustix::io::Errno;
 
 use super::{Changes, IMAGE, UpperLimits, UpperStore, Usage, at, check_id, make_private};
 use crate::RootsError;
+use crate::attached::placeless_mounts_are_whole;
 use crate::overlay::clone_directory;
 use ending::Ending;
 use failure::Failure;
@@ -68,7 +69,10 @@ impl ImageUppers {
     pub fn probe(dir: &Path) -> Result<(), RootsError> {
         let template = Template::make(dir, UpperLimits::LEAST)?;
         let fresh = Fresh::make(&template, dir).map_err(|failure| failure.with("of a probe"))?;
-        clone_directory(&fresh.mount, "u", "the disk of a probe").map(drop)
+        if placeless_mounts_are_whole() {
+            clone_directory(&fresh.mount, "u", "the disk of a probe").map(drop)?;
+        }
+        Ok(())
     }
 
     /// Keeps `count` uppers of this size ready, made in the background.
@@ -198,6 +202,13 @@ impl UpperStore for ImageUppers {
         let mount = self.sound_mount(id)?;
         room::open_reserve(&mount);
         let file = self.file(id)?;
+        if !placeless_mounts_are_whole() {
+            // What is given away gets an id mapping, and no copy can be made of it: one more mount.
+            let device = device::device(&image(id, &file)?);
+            let own = device.and_then(|device| mount::mount(&device));
+            self.room.keep(id, mount);
+            return own.map_err(|failure| failure.with(file.display().to_string()));
+        }
         let kept = mount.try_clone().map_err(at("use the disk", &file))?;
         self.room.keep(id, kept);
         Ok(mount)

@@ -19,7 +19,7 @@ use super::{Finding, Lack};
 use crate::cgroup::{Hierarchy, Mode as GroupMode};
 use crate::sys;
 
-const NEWER_KERNEL: &str = "install a newer kernel: Linux 6.13 has all that is needed";
+const NEWER_KERNEL: &str = "install a newer kernel: Linux 6.1 has all that is needed";
 
 pub(super) fn privileges(_: &Path) -> Finding {
     let hint = "start the daemon as root, in the host's own user namespace";
@@ -70,25 +70,30 @@ fn user_namespace() -> io::Result<OwnedFd> {
     made
 }
 
-/// The interface by descriptors: layers have no path.
+/// The interface by descriptors: layers have no path. Linux before 6.15 wants one, and is given it.
 pub(super) fn overlayfs(dir: &Path) -> Finding {
-    let hint = "load the module (`modprobe overlay`), or install Linux 6.13 or newer";
-    let look = || -> io::Result<()> {
+    let hint = "load the module (`modprobe overlay`)";
+    let look = || -> io::Result<&'static str> {
         let lower = openat(CWD, dir, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
         let empty = fsopen("tmpfs", FsOpenFlags::FSOPEN_CLOEXEC)?;
         fsconfig_create(empty.as_fd())?;
         let none = MountAttrFlags::empty();
         let empty = fsmount(empty.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, none)?;
         let context = fsopen("overlay", FsOpenFlags::FSOPEN_CLOEXEC)?;
+        let copy = OpenTreeFlags::OPEN_TREE_CLONE
+            | OpenTreeFlags::OPEN_TREE_CLOEXEC
+            | OpenTreeFlags::AT_EMPTY_PATH;
+        if matches!(open_tree(&empty, "", copy), Err(rustix::io::Errno::INVAL)) {
+            return Ok("mounted from layers with a path, in a mount namespace for each mount");
+        }
         for layer in [&lower, &empty] {
             fsconfig_set_fd(context.as_fd(), "lowerdir+", layer)?;
         }
         fsconfig_create(context.as_fd())?;
         fsmount(context.as_fd(), FsMountFlags::FSMOUNT_CLOEXEC, none)?;
-        Ok(())
+        Ok("mounted from layers without a path")
     };
-    look().map_err(|error| Lack::fatal(&error, hint))?;
-    Ok("mounted from layers without a path".to_owned())
+    look().map(str::to_owned).map_err(|error| Lack::fatal(&error, hint))
 }
 
 pub(super) fn idmapped_mounts(dir: &Path) -> Finding {
