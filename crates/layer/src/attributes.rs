@@ -9,6 +9,15 @@ pub struct Mtime {
     pub nanos: u32,
 }
 
+/// Labels that the security modules of a host give to files by themselves: no part of their content.
+pub const HOST_LABELS: [&[u8]; 5] = [
+    b"security.SMACK64",
+    b"security.apparmor",
+    b"security.evm",
+    b"security.ima",
+    b"security.selinux",
+];
+
 /// One extended attribute.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Xattr {
@@ -16,6 +25,15 @@ pub struct Xattr {
     pub name: Vec<u8>,
     /// The value, which may be empty.
     pub value: Vec<u8>,
+}
+
+impl Xattr {
+    /// Whether an attribute of this name can come from an image: neither overlayfs's own nor a host's
+    /// label, or one of its kind.
+    pub fn is_of_image(name: &[u8]) -> bool {
+        let of_host = HOST_LABELS.iter().any(|label| name.starts_with(label));
+        !of_host && !name.starts_with(b"trusted.")
+    }
 }
 
 /// Permissions, owner, time and extended attributes.

@@ -22,7 +22,7 @@ mod tar;
 mod tree;
 mod upper;
 
-pub use attributes::{Mtime, Xattr};
+pub use attributes::{HOST_LABELS, Mtime, Xattr};
 pub use error::{EntryProblem, LayerError};
 pub use index::{
     DevicePolicy, EntryKind, Extent, Index, IndexEntry, IndexInfo, IndexOptions, Totals, Walk,

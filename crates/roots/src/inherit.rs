@@ -5,21 +5,12 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 
+use kiln_layer::Xattr;
 use rustix::fs::{
     AtFlags, Dir, Gid, Mode, OFlags, Timespec, Timestamps, Uid, XattrFlags, fchmod, fchown,
     fgetxattr, flistxattr, fsetxattr, fstat, futimens, openat, statat,
 };
 use rustix::io::Errno;
-
-/// Attributes of the host or of overlayfs, which do not come from an image.
-const LEFT_OUT: [&[u8]; 6] = [
-    b"trusted.",
-    b"security.selinux",
-    b"security.apparmor",
-    b"security.SMACK64",
-    b"security.ima",
-    b"security.evm",
-];
 
 /// Gives the root of a fresh upper in `upper_dir` the attributes of `lower`, which has no id mapping.
 pub(crate) fn inherit(lower: impl AsFd, upper_dir: BorrowedFd<'_>) -> Result<(), Errno> {
@@ -66,7 +57,7 @@ fn copy_xattrs(from: impl AsFd, to: impl AsFd) -> Result<(), Errno> {
     };
     let mut value = Vec::new();
     for name in names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
-        if LEFT_OUT.iter().any(|prefix| name.starts_with(prefix)) {
+        if !Xattr::is_of_image(name) {
             continue;
         }
         value.resize(64 << 10, 0);

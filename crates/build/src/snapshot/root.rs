@@ -4,7 +4,7 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use kiln_layer::{Index, LayerError};
+use kiln_layer::{Index, LayerError, Xattr};
 use rustix::fs::{lgetxattr, llistxattr};
 use rustix::io::Errno;
 
@@ -17,20 +17,6 @@ pub(super) struct Root {
     xattrs: Vec<(Vec<u8>, Vec<u8>)>,
 }
 
-/// Attributes that do not come from an image.
-const FOREIGN: [&[u8]; 6] = [
-    b"trusted.",
-    b"security.selinux",
-    b"security.apparmor",
-    b"security.SMACK64",
-    b"security.ima",
-    b"security.evm",
-];
-
-fn is_of_image(name: &[u8]) -> bool {
-    !FOREIGN.iter().any(|prefix| name.starts_with(prefix))
-}
-
 /// The root of the layer with the index `below`; of a new upper when there is no layer.
 pub(super) fn root_of(below: Option<&Path>) -> Result<Root, LayerError> {
     let Some(below) = below else {
@@ -38,7 +24,7 @@ pub(super) fn root_of(below: Option<&Path>) -> Result<Root, LayerError> {
     };
     let index = Index::open(below)?;
     let root = index.inode(index.root_ino())?;
-    let xattrs = root.xattrs.into_iter().filter(|xattr| is_of_image(&xattr.name));
+    let xattrs = root.xattrs.into_iter().filter(|xattr| Xattr::is_of_image(&xattr.name));
     Ok(Root {
         owner: (root.uid, root.gid),
         mode: root.mode,
@@ -57,7 +43,7 @@ impl Root {
         };
         let names = names[..length].split(|byte| *byte == 0).filter(|name| !name.is_empty());
         let mut xattrs = Vec::new();
-        for name in names.filter(|name| is_of_image(name)) {
+        for name in names.filter(|name| Xattr::is_of_image(name)) {
             let mut value = vec![0_u8; 64 << 10];
             let length = lgetxattr(directory, name, &mut value)?;
             value.truncate(length);

@@ -5,18 +5,9 @@ use std::io;
 use rustix::fd::{AsRawFd, BorrowedFd};
 use rustix::io::Errno;
 
-use crate::attributes::Xattr;
+use crate::attributes::{HOST_LABELS, Xattr};
 
 const OVERLAY: &[u8] = b"trusted.overlay.";
-
-/// Labels that belong to this host's security modules, not to the content.
-const HOST_LABELS: [&[u8]; 5] = [
-    b"security.SMACK64",
-    b"security.apparmor",
-    b"security.evm",
-    b"security.ima",
-    b"security.selinux",
-];
 
 /// The xattrs that a layer takes over, sorted, and overlayfs's marks.
 #[derive(Debug, Default)]

@@ -2,12 +2,10 @@
 
 use std::path::PathBuf;
 
-use kiln_types::Digest;
-
 use crate::archive::{Archive, Indexed, index, index_on};
 use crate::debian::scratch;
 use crate::kernel::{Mount, can_mount};
-use crate::snapshot::{Kind, Tree, of_directory};
+use crate::snapshot::{Kind, Tree, of_directory, text};
 
 /// Mounts a chain of layers, base first, and reads the merged tree.
 fn merged(chain: &[&Indexed]) -> Tree {
@@ -30,10 +28,6 @@ fn mount(layer: &Indexed, chain: &[&Indexed], dir: &tempfile::TempDir) -> Mount 
         .collect();
     let tars: Vec<&std::path::Path> = tars.iter().map(PathBuf::as_path).collect();
     Mount::erofs(&index, &tars)
-}
-
-fn text(content: &str) -> Kind {
-    Kind::File(Digest::of(content))
 }
 
 fn base() -> Indexed {

@@ -1,24 +1,9 @@
 //! Layers whose meaning depends on the layers below.
 
-use std::collections::HashMap;
-
 use kiln_layer::LayerError;
-use kiln_types::Digest;
 
 use crate::archive::{Archive, Indexed, index, index_on, read, refuse_index};
-use crate::snapshot::{Kind, Tree, of_index};
-
-/// The tree of `top` alone, file data taken from its own tar and its parents'.
-fn shown(top: &Indexed, parents: &[&Indexed]) -> Tree {
-    let all = parents.iter().copied().chain([top]);
-    let tars: HashMap<String, Vec<u8>> =
-        all.map(|indexed| (indexed.layer.diff_id.hex(), indexed.tar.clone())).collect();
-    of_index(&top.index(), &tars)
-}
-
-fn text(content: &str) -> Kind {
-    Kind::File(Digest::of(content))
-}
+use crate::snapshot::{Kind, shown, text};
 
 fn base() -> Indexed {
     index(

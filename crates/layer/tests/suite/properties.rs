@@ -1,7 +1,5 @@
 //! Random archives: our index, our reader, the kernel, and GNU tar.
 
-use std::collections::HashMap;
-
 use proptest::prelude::*;
 use proptest::test_runner::Config;
 
@@ -10,11 +8,10 @@ use crate::debian::{fsck, gnu_extract, scratch};
 use crate::fixtures::ErofsUtils;
 use crate::kernel::{Mount, can_mount};
 use crate::model::{Flavor, Model, OPAQUE, ops};
-use crate::snapshot::{Kind, Tree, assert_same, of_directory, of_index};
+use crate::snapshot::{self, Kind, Tree, assert_same, of_directory};
 
 pub(crate) fn shown(indexed: &Indexed) -> Tree {
-    let tars = HashMap::from([(indexed.layer.diff_id.hex(), indexed.tar.clone())]);
-    of_index(&indexed.index(), &tars)
+    snapshot::shown(indexed, &[])
 }
 
 proptest! {

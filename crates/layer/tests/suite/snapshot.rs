@@ -9,6 +9,8 @@ use std::path::Path;
 use kiln_layer::{EntryKind, Index};
 use kiln_types::Digest;
 
+use crate::archive::Indexed;
+
 /// Path (without a slash in front; the root is empty) → node.
 pub(crate) type Tree = BTreeMap<Vec<u8>, Node>;
 
@@ -114,6 +116,19 @@ fn xattrs(path: &Path) -> BTreeMap<Vec<u8>, Vec<u8>> {
             (name, value)
         })
         .collect()
+}
+
+/// A file with this content.
+pub(crate) fn text(content: &str) -> Kind {
+    Kind::File(Digest::of(content))
+}
+
+/// The tree of `top` alone, file data taken from its own tar and its parents'.
+pub(crate) fn shown(top: &Indexed, parents: &[&Indexed]) -> Tree {
+    let all = parents.iter().copied().chain([top]);
+    let tars: HashMap<String, Vec<u8>> =
+        all.map(|indexed| (indexed.layer.diff_id.hex(), indexed.tar.clone())).collect();
+    of_index(&top.index(), &tars)
 }
 
 /// The tree that an index shows, file data taken from `tars` (by hex diffID).

@@ -1,23 +1,9 @@
 //! Entries below symlinks of their own layer.
 
-use std::collections::HashMap;
-
 use kiln_layer::{LayerError, Limits, read_layer};
-use kiln_types::Digest;
 
 use crate::archive::{Archive, Indexed, index, index_on, read, refuse, refuse_index};
-use crate::snapshot::{Kind, Tree, of_index};
-
-fn shown(top: &Indexed, parents: &[&Indexed]) -> Tree {
-    let all = parents.iter().copied().chain([top]);
-    let tars: HashMap<String, Vec<u8>> =
-        all.map(|indexed| (indexed.layer.diff_id.hex(), indexed.tar.clone())).collect();
-    of_index(&top.index(), &tars)
-}
-
-fn text(content: &str) -> Kind {
-    Kind::File(Digest::of(content))
-}
+use crate::snapshot::{Kind, Tree, shown, text};
 
 /// All files of `tree` with their content, and all symlinks with their target.
 fn leaves(tree: &Tree) -> Vec<(String, Kind)> {

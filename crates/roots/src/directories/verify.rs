@@ -8,7 +8,7 @@ use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
 use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use kiln_layer::{EntryKind, Extent, Index, IndexEntry};
+use kiln_layer::{EntryKind, Extent, HOST_LABELS, Index, IndexEntry};
 use rustix::fs::{
     AtFlags, Dir, FileType, Mode, OFlags, Stat, lgetxattr, llistxattr, makedev, openat2,
     readlinkat, statat,
@@ -29,14 +29,6 @@ const MOST: usize = 1000;
 const SECONDS: std::ops::RangeInclusive<i64> = -(1 << 31)..=(1 << 34) - (1 << 31) - 1;
 /// An access list of so many bytes says no more than a mode, and is stored as one.
 const MINIMAL_LIST: usize = 28;
-/// Labels that the host gives to files by itself.
-const HOST_LABELS: [&[u8]; 5] = [
-    b"security.selinux",
-    b"security.apparmor",
-    b"security.SMACK64",
-    b"security.ima",
-    b"security.evm",
-];
 
 /// Compares the layer in `tree` with its checked index and tars.
 pub(super) fn verify(
